@@ -1,0 +1,37 @@
+"""Errors that a user can cause, and can mend.
+
+::
+
+    EinthovenError
+    ├── ConfigError      a setting, flag or command that cannot be used
+    ├── DataError        an archive, mapping, store or manifest that cannot be used
+    │   ├── RecordError  one record that cannot be read; the run goes on without it
+    │   └── SplitError   splits that share a patient, or cannot be made
+    └── CheckpointError  a checkpoint that is damaged or belongs to another run
+
+Each message says what was found and what to do. Anything else that is raised is a defect of ours.
+"""
+
+
+class EinthovenError(Exception):
+    """Base of everything that a user can cause."""
+
+
+class ConfigError(EinthovenError):
+    """A setting, flag or command cannot be used."""
+
+
+class DataError(EinthovenError):
+    """An archive, mapping, store or manifest cannot be used."""
+
+
+class RecordError(DataError):
+    """One record cannot be read; the message is the reason in ``rejected.csv``."""
+
+
+class SplitError(DataError):
+    """Splits share a patient, or cannot be made."""
+
+
+class CheckpointError(EinthovenError):
+    """A checkpoint is damaged, or belongs to another run."""

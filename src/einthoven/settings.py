@@ -1,0 +1,323 @@
+"""Every knob, once: its type, bounds, default and a line of help.
+
+A value comes from a flag, else the environment (the upper-case field name), else a TOML file, else
+the default. All problems of a configuration are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from einthoven.errors import ConfigError
+from einthoven.files import Workspace
+
+CONFIG_NAME = "einthoven.toml"
+
+# Names only, so that a wrong one is reported with all other problems and without importing torch;
+# tests hold them to `LABEL_SETS` and `MODELS`.
+LABEL_SET_NAMES = (
+    "five", "superdiagnostic", "subdiagnostic", "diagnostic", "form", "rhythm", "all",
+    "challenge-2021",
+)  # fmt: skip
+
+
+def knob(default: Any, group: str, help_text: str, **bounds: Any) -> Any:
+    """A setting: ``group`` is the stage it concerns, ``help_text`` one line for ``--help``."""
+    return Field(default, description=help_text, json_schema_extra={"group": group}, **bounds)
+
+
+class Settings(BaseModel):
+    """Every knob of a run; environment names are the upper-case field names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    # Where, which, how ------------------------------------------------------------------------
+    root: Path = knob(Path(), "workspace", "Workspace that everything is written to")
+    run_name: str = knob(
+        "", "workspace", "Folder of this run's checkpoints, figures and report",
+        pattern=r"^([A-Za-z0-9_][\w.-]*)?$", max_length=64,
+    )  # fmt: skip
+    run_mode: Literal["smoke", "medium", "full"] = knob(
+        "full", "workspace", "How much is run: smoke 256 records, medium 5,000, full everything"
+    )
+    seed: int = knob(0, "workspace", "Seed of every random choice", ge=0, lt=2**31)
+
+    # Archives and labels -------------------------------------------------------------------------
+    dataset_dir: Path | None = knob(
+        None, "archives", "Folder that holds the archives (unset: Dataset in the workspace)"
+    )
+    archives: str = knob("", "archives", "Archives to use (unset: all that are found)")
+    label_set: str = knob("five", "labels", "Classes to learn")
+    task: Literal["auto", "single", "multi"] = knob(
+        "auto", "labels", "One label per record, or any number (auto: as the label set says)"
+    )
+
+    # Signal and store ----------------------------------------------------------------------------
+    target_fs: int = knob(
+        100, "prepare", "Sampling rate of the model's input, hertz", ge=50, le=1000
+    )
+    target_samples: int = knob(1000, "prepare", "Samples of the model's window", ge=64, le=100_000)
+    bandpass: bool = knob(False, "prepare", "Filter records with a zero-phase band-pass")
+    bandpass_low_hz: float = knob(
+        0.5, "prepare", "High-pass edge of the band-pass, hertz (0: none)", ge=0, le=2
+    )
+    bandpass_high_hz: float = knob(
+        40.0, "prepare", "Low-pass edge of the band-pass, hertz", ge=10, le=500
+    )
+    ecg_preprocess_limit: int = knob(
+        0, "prepare", "Prepare a stratified subset of about this many records (0: all)", ge=0
+    )
+    prepare_workers: int = knob(
+        0, "prepare", "Processes that prepare records (0: one per core)", ge=0, le=1024
+    )
+
+    # Training ------------------------------------------------------------------------------------
+    model_name: Literal["resnet1d_wang"] = knob("resnet1d_wang", "train", "Architecture")
+    crop_samples: int = knob(
+        250, "train",
+        "Samples of a random crop that the model trains on (0: the whole window)", ge=0,
+    )  # fmt: skip
+    standardize: Literal["dataset", "record", "lead"] = knob(
+        "dataset",
+        "train",
+        "Divide each lead by its spread over the training split, over the record, or over the lead",
+    )
+    device: str = knob(
+        "auto", "train", "auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
+    )
+    batch_size_cpu: int = knob(64, "train", "Records per batch on a CPU", ge=1, le=65536)
+    batch_size_gpu: int = knob(64, "train", "Records per batch on a GPU", ge=1, le=65536)
+    epochs: int = knob(20, "train", "Passes over the training split", ge=1, le=10_000)
+    lr: float = knob(0.01, "train", "Largest learning rate", gt=0, le=1)
+    weight_decay: float = knob(0.01, "train", "AdamW's decoupled weight decay", ge=0, le=1)
+    grad_accum_steps: int = knob(
+        1, "train", "Batches summed into one optimizer step", ge=1, le=4096
+    )
+    clip_norm: float = knob(
+        1.0, "train", "Largest global gradient norm (0: gradients are left alone)", ge=0
+    )
+    scheduler_type: Literal["cosine", "one_cycle", "step", "constant"] = knob(
+        "cosine", "train", "Learning-rate schedule"
+    )
+    class_weights: Literal["auto", "balanced", "none"] = knob(
+        "auto", "train", "Weigh classes by inverse frequency (auto: where records have one label)"
+    )
+    early_stop_patience: int = knob(
+        10, "train", "Epochs without a better validation score before stopping (0: never)", ge=0
+    )
+    best_metric: Literal["f1", "auroc"] = knob(
+        "f1", "train", "Validation score, macro, that picks the best epoch"
+    )
+    mixed_precision: Literal["auto", "bf16", "fp16", "off"] = knob(
+        "auto", "train", "Arithmetic of the forward pass (auto: reduced on a GPU, full on a CPU)"
+    )
+    num_workers: int = knob(
+        0, "train", "Threads that read batches ahead when the store is not in memory", ge=0, le=64
+    )
+    dry_run: bool = knob(False, "train", "Stop after ten steps, to see that everything works")
+    fresh: bool = knob(False, "train", "Start this run over, replacing what it has written")
+
+    # Evaluation ----------------------------------------------------------------------------------
+    bootstrap_resamples: int = knob(
+        1000, "evaluate", "Resamples of patients behind each 95 % interval", ge=100, le=100_000
+    )
+
+    # Console -------------------------------------------------------------------------------------
+    quiet: bool = knob(False, "console", "Print only results, warnings and errors")
+
+    @field_validator("label_set")
+    @classmethod
+    def _label_set_exists(cls, value: str) -> str:
+        if value not in LABEL_SET_NAMES and not Path(value).is_file():
+            raise ValueError(_WORDS["label_set"])
+        return value
+
+    @property
+    def archives_dir(self) -> Path:
+        """The folder that holds the archives."""
+        return self.dataset_dir or self.root / "Dataset"
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where each file of this run lies."""
+        mode = "" if self.run_mode == "full" else self.run_mode
+        return Workspace(self.root, self.run_name or mode)
+
+    @property
+    def crop(self) -> int:
+        """Samples that the model sees at once."""
+        return min(self.crop_samples or self.target_samples, self.target_samples)
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings and, for each name, where its value came from."""
+
+    settings: Settings
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None, config_path: Path | None = None
+) -> LoadedSettings:
+    """Merge flags, environment and TOML file, and check everything at once.
+
+    Args:
+        flags: field name to value; None counts as not given.
+        config_path: a TOML file; by default ``einthoven.toml`` in the workspace, if any.
+
+    Raises:
+        ConfigError: lists every problem: the value found, where, and what is allowed.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    environment = _from_environment()
+    root = Path(given.get("root", environment.get("root", workspace_root())))
+    path = config_path or root / CONFIG_NAME
+    file_values = _from_toml(path, required=config_path is not None)
+    values: dict[str, Any] = {"root": root}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, source in (
+        (path.name, file_values),
+        ("environment", environment),
+        ("flag", given),
+    ):
+        values.update(source)
+        origins.update(dict.fromkeys(source, origin))
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(explain_problems(error, values, origins)) from error
+    return LoadedSettings(settings, origins)
+
+
+def workspace_root() -> Path:
+    """The current folder, or its parent when that is ``notebooks/``."""
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" else here
+
+
+def _from_environment() -> dict[str, Any]:
+    return {
+        name: os.environ[name.upper()]
+        for name in Settings.model_fields
+        if os.environ.get(name.upper())
+    }
+
+
+def _from_toml(path: Path, required: bool) -> dict[str, Any]:
+    if not path.exists() and not required:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+# Problems ---------------------------------------------------------------------------------------
+
+
+def explain_problems(
+    error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]
+) -> str:
+    """One line per problem, under a line that counts them."""
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        lines.setdefault(name, _explain(name, problem, values.get(name), origins.get(name, "")))
+    noun = "setting" if len(lines) == 1 else "settings"
+    body = "\n".join(f"  {line}" for line in lines.values())
+    return f"{len(lines)} {noun} cannot be used:\n{body}"
+
+
+def _explain(name: str, problem: Any, value: Any, origin: str) -> str:
+    if problem["type"] == "extra_forbidden":
+        return f"{name} ({origin}) is not a setting{did_you_mean(name, Settings.model_fields)}"
+    hint = ""
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        choices = get_args(Settings.model_fields[name].annotation)
+        hint = did_you_mean(value, choices)
+    if name == "label_set":
+        hint = did_you_mean(str(value), LABEL_SET_NAMES)
+    shown = repr(value) if isinstance(value, str) and not value.strip() else value
+    return f"{name.upper()} is {shown} ({origin}); use {allowed_values(name)}{hint}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean x?"``, or nothing where no known name is near.
+
+    >>> did_you_mean("scheduler_tpye", ["scheduler_type", "seed"])
+    '; did you mean scheduler_type?'
+    """
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def allowed_values(name: str) -> str:
+    """What a setting takes, in words.
+
+    >>> allowed_values("epochs")
+    'a whole number from 1 to 10,000'
+    >>> allowed_values("best_metric")
+    'f1 or auroc'
+    """
+    info = Settings.model_fields[name]
+    choices = [str(choice) for choice in get_args(info.annotation) if isinstance(choice, str)]
+    if choices:
+        return " or ".join([", ".join(choices[:-1]), choices[-1]][-len(choices) :])
+    if info.annotation is bool:
+        return "true or false"
+    if info.annotation in (int, float):
+        noun = "a whole number" if info.annotation is int else "a number"
+        return f"{noun} {_bounds(info)}".strip()
+    return _WORDS.get(name, "a name")
+
+
+_WORDS = {
+    "root": "a folder",
+    "dataset_dir": "a folder",
+    "archives": "names with commas between them",
+    "label_set": f"{', '.join(LABEL_SET_NAMES)} or the path of a CSV file",
+    "run_name": "letters, digits, dots, dashes and underscores (64 at most)",
+    "device": "auto, cpu, mps, cuda or cuda:N",
+}
+
+
+def _bounds(info: FieldInfo) -> str:
+    limits = {
+        kind: getattr(item, kind)
+        for item in info.metadata
+        for kind in ("ge", "gt", "le", "lt")
+        if hasattr(item, kind)
+    }
+    low = f"from {limits['ge']:,}" if "ge" in limits else ""
+    low = f"above {limits['gt']:,}" if "gt" in limits else low
+    high = f"to {limits['le']:,}" if "le" in limits else ""
+    high = f"and below {limits['lt']:,}" if "lt" in limits else high
+    if low.startswith("from") and not high:
+        return f"{low.removeprefix('from ')} or more"
+    if low.startswith("above") and high.startswith("to"):
+        high = "and at most" + high.removeprefix("to")
+    return f"{low} {high}".strip()
+
+
+def setting_names(groups: Iterable[str]) -> list[str]:
+    """The names of the settings of some groups, in the order of `Settings`."""
+    wanted = set(groups)
+    return [name for name, info in Settings.model_fields.items() if setting_group(info) in wanted]
+
+
+def setting_group(info: FieldInfo) -> str:
+    """The stage that a setting concerns."""
+    extra = info.json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else ""
