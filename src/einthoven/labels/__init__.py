@@ -1,0 +1,1 @@
+"""Code systems, label sets, and the mapping from the one to the other."""
