@@ -1,0 +1,1 @@
+"""Readers: one module per archive or file format, auto-detected under the data folder."""
