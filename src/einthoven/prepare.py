@@ -1,0 +1,382 @@
+"""Archives to store: shards, manifest, rejected records, duplicate audit, folds and splits.
+
+Each stage is redone only when what it depends on has changed, and says why: a file or a signal
+setting redoes its chunk, any chunk the audit, a label or the seed only the manifest and the splits.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from einthoven.audit import (
+    AUDIT_VERSION,
+    PAIR_COLUMNS,
+    Sketches,
+    find_duplicates,
+    group_patients,
+)
+from einthoven.chunks import (
+    Chunk,
+    CollectedChunks,
+    collect_chunks,
+    is_chunk_done,
+    plan_chunks,
+    remove_orphans,
+    signal_settings,
+)
+from einthoven.console import format_table, log, plural, progress
+from einthoven.errors import DataError
+from einthoven.files import (
+    Workspace,
+    digest,
+    file_digest,
+    stamp_step,
+    step_changes,
+    write_csv,
+    write_json,
+    write_parquet,
+)
+from einthoven.labelling import label_archives
+from einthoven.labels.mapping import split_labels
+from einthoven.records import LEADS
+from einthoven.settings import Settings
+from einthoven.shards import DEFECT_REASON, prepare_chunk
+from einthoven.splits import (
+    SPLITS,
+    assign_folds,
+    check_splits,
+    is_counted,
+    make_splits,
+    read_splits,
+    subset_records,
+)
+from einthoven.store import MANIFEST_COLUMNS, Store, open_store, store_of_manifest
+
+REJECTED_COLUMNS = ("archive", "record_id", "path", "reason")
+
+# The step --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare_archives` did: records found = not selected + stored + rejected."""
+
+    n_found: int
+    n_not_selected: int
+    n_stored: int
+    n_rejected: int
+    n_chunks: int
+    n_chunks_made: int
+    n_pairs: int
+
+
+def prepare_archives(settings: Settings) -> Prepared:
+    """Bring the archives into the store, and split it by patient.
+
+    Writes shards, ``manifest.parquet``, ``rejected.csv``, ``duplicates.csv`` and ``splits.json``.
+    May be killed at any moment: the next run goes on after the last finished chunk.
+
+    Returns:
+        Counts; records that ``ECG_PREPROCESS_LIMIT`` left out are not selected.
+
+    Raises:
+        DataError: no record can be stored, the disk is full, or a worker process was killed.
+    """
+    mapping = label_archives(settings)
+    workspace, how = settings.workspace, signal_settings(settings)
+    rows = subset_records(mapping, settings.ecg_preprocess_limit, settings.seed)
+    chunks = plan_chunks(refuse_second_ids(mapping), rows, settings.archives_dir, how)
+    inputs = _prepare_inputs(settings, chunks, len(rows))
+    stamp_path = workspace.step_path("prepare")
+    changes = step_changes(stamp_path, inputs) or _damage(workspace)
+    if not changes:
+        log.info("prepare: nothing has changed since the store was made; skipped")
+        return _count_prepared(workspace, mapping, len(rows), len(chunks))
+    log.info("prepare: %s", "; ".join(changes))
+    stamp_path.unlink(missing_ok=True)
+    n_made = make_shards(chunks, workspace.records_dir, how, settings.prepare_workers)
+    prepared = collect_chunks(chunks, workspace.records_dir, mapping)
+    manifest = _make_manifest(settings, prepared, mapping, how, inputs["signals"])
+    remove_orphans(workspace.records_dir, [chunk.name for chunk in chunks])
+    if not _warn_of_defects(prepared.rejected):
+        stamp_step(stamp_path, inputs)
+    counts = _count_prepared(workspace, mapping, len(rows), len(chunks), n_made)
+    log.info("\n%s", format_prepared(mapping, rows, manifest, prepared.rejected))
+    log.info("\n%s\n", format_splits(manifest, read_splits(workspace.splits_path)))
+    return counts
+
+
+def refuse_second_ids(mapping: pd.DataFrame) -> pd.DataFrame:
+    """The mapping, with a problem for each record whose id was met before in its archive."""
+    second = mapping.duplicated(["archive", "record_id"]) & (mapping["problem"] == "")
+    if not second.any():
+        return mapping
+    reason = "another record of this archive has the same id; the first one is kept"
+    return mapping.assign(problem=mapping["problem"].mask(second, reason))
+
+
+def _warn_of_defects(rejected: pd.DataFrame) -> bool:
+    """Say on which records our own code failed; they are tried again on the next run."""
+    defects = rejected[rejected["reason"].str.startswith(DEFECT_REASON)]
+    if len(defects):
+        first = defects.iloc[0]
+        log.warning(
+            "%s rejected because Einthoven itself failed (first: %s/%s, %s); please report it",
+            plural(len(defects), "record"), first["archive"], first["record_id"], first["reason"],
+        )  # fmt: skip
+    return len(defects) > 0
+
+
+def _prepare_inputs(settings: Settings, chunks: Sequence[Chunk], n_chosen: int) -> dict[str, Any]:
+    return {
+        "signals": digest([chunk.name for chunk in chunks]),
+        "records chosen": n_chosen,
+        "signal settings": str(signal_settings(settings)),
+        "mapping": file_digest(settings.workspace.mapping_path),
+        "label set": settings.label_set,
+        "seed": settings.seed,
+    }
+
+
+def _damage(workspace: Workspace) -> list[str]:
+    """What is wrong with files that a finished run left."""
+    for path in (workspace.rejected_path, workspace.splits_path):
+        if not path.exists():
+            return [f"{path.name} is gone"]
+    try:
+        check_splits(read_splits(workspace.splits_path), open_store(workspace).manifest)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _count_prepared(
+    workspace: Workspace, mapping: pd.DataFrame, n_chosen: int, n_chunks: int, n_made: int = 0
+) -> Prepared:
+    splits = read_splits(workspace.splits_path)
+    n_stored = int(splits["audit"]["n_records"])
+    return Prepared(
+        n_found=len(mapping),
+        n_not_selected=len(mapping) - n_chosen,
+        n_stored=n_stored,
+        n_rejected=n_chosen - n_stored,
+        n_chunks=n_chunks,
+        n_chunks_made=n_made,
+        n_pairs=int(splits["audit"]["n_pairs"]),
+    )
+
+
+# Shards ----------------------------------------------------------------------------------------
+
+
+def make_shards(
+    chunks: Sequence[Chunk], records_dir: Path, how: Mapping[str, Any], n_workers: int
+) -> int:
+    """Make the shards that are not there yet, in parallel.
+
+    Args:
+        chunks: of `plan_chunks`.
+        records_dir: where shards lie.
+        how: of `signal_settings`.
+        n_workers: processes; 0 is one per core.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        DataError: the disk is full, or a worker process was killed.
+    """
+    records_dir.mkdir(parents=True, exist_ok=True)
+    window_bytes = 2 * len(LEADS) * how["target_samples"]
+    pending = [c for c in chunks if not is_chunk_done(records_dir, c.name, window_bytes)]
+    if not pending:
+        return 0
+    n_records = sum(len(chunk.rows) for chunk in pending)
+    log.info(
+        "preparing %s in %s (%s done before)",
+        plural(n_records, "record"),
+        plural(len(pending), "chunk"),
+        plural(len(chunks) - len(pending), "chunk"),
+    )
+    calls = [(str(records_dir), chunk.name, chunk.sources, dict(how)) for chunk in pending]
+    sizes = _in_processes(prepare_chunk, calls, n_workers)
+    for _ in progress(_one_by_one(sizes), desc="preparing", total=n_records, unit="records"):
+        pass
+    return len(pending)
+
+
+def _one_by_one(sizes: Iterable[int]) -> Iterator[int]:
+    for size in sizes:
+        yield from range(size)
+
+
+def _in_processes(
+    function: Callable[..., int], calls: Sequence[tuple[Any, ...]], n_workers: int
+) -> Iterator[int]:
+    """Results as they come; one call, or one worker, needs no process of its own."""
+    n_jobs = min(n_workers or joblib.cpu_count(), len(calls))
+    try:
+        if n_jobs == 1:
+            yield from (function(*call) for call in calls)
+            return
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+            parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+            yield from parallel(joblib.delayed(function)(*call) for call in calls)
+    except TerminatedWorkerError as error:
+        raise DataError(
+            "a worker process was killed, most often because memory ran out; use fewer "
+            "(PREPARE_WORKERS) and run `einthoven prepare` again: finished chunks are kept"
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            "memory ran out; use fewer PREPARE_WORKERS and run `einthoven prepare` again: "
+            "finished chunks are kept"
+        ) from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        what = "the disk is full" if full else f"the store cannot be written ({error})"
+        raise DataError(
+            f"{what}; make room and run `einthoven prepare` again: finished chunks are kept"
+        ) from error
+
+
+# Manifest, audit, splits -----------------------------------------------------------------------
+
+
+def _make_manifest(
+    settings: Settings,
+    prepared: CollectedChunks,
+    mapping: pd.DataFrame,
+    how: Mapping[str, Any],
+    signals: str,
+) -> pd.DataFrame:
+    """Audit, group, deal folds; write manifest, rejected records and splits."""
+    workspace = settings.workspace
+    manifest = _join_mapping(prepared.stored, mapping)
+    published = mapping["fold"].to_numpy(float)[prepared.stored["mapping_row"]]
+    attributes: dict[Any, Any] = {
+        "target_fs": how["target_fs"],
+        "target_samples": how["target_samples"],
+        "band": list(how["band"] or (None, None)),
+        "digest": prepared.digest,
+    }
+    manifest.attrs = attributes
+    pairs = audit_duplicates(
+        workspace, store_of_manifest(manifest, workspace.records_dir), prepared.sketches, signals
+    )
+    group, duplicate_of = group_patients(manifest, published, pairs)
+    manifest = manifest.assign(patient_group=group, duplicate_of=duplicate_of)
+    manifest["fold"] = assign_folds(manifest, published, settings.seed)
+    manifest = manifest[list(MANIFEST_COLUMNS)]
+    manifest.attrs = attributes
+    splits = make_splits(
+        manifest,
+        seed=settings.seed,
+        label_set=settings.label_set,
+        audit=summarise_audit(manifest, pairs),
+    )
+    write_parquet(workspace.manifest_path, manifest)
+    write_csv(workspace.rejected_path, prepared.rejected[list(REJECTED_COLUMNS)])
+    write_json(workspace.splits_path, splits)
+    return manifest
+
+
+def _join_mapping(stored: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
+    """The manifest without groups, folds and copies, which follow from it."""
+    of_mapping = mapping.iloc[stored["mapping_row"]].reset_index(drop=True)
+    manifest = stored.drop(columns="mapping_row")
+    for name in ("archive", "record_id", "patient_id", "label_quality", "age", "sex"):
+        manifest[name] = of_mapping[name]
+    manifest["record"] = of_mapping["archive"] + "/" + of_mapping["record_id"]
+    manifest["labels"] = [list(split_labels(text)) for text in of_mapping["labels"]]
+    return manifest.assign(patient_group="", duplicate_of="", fold=0)
+
+
+def audit_duplicates(
+    workspace: Workspace, store: Store, sketches: Sketches, signals: str
+) -> pd.DataFrame:
+    """Pairs of records that hold one recording; found again only when a signal has changed."""
+    path = workspace.processed_dir / "duplicates.csv"
+    stamp_path = workspace.step_path("audit")
+    inputs = {"signals": signals, "version": AUDIT_VERSION}
+    inputs["pairs"] = file_digest(path)
+    if not step_changes(stamp_path, inputs):
+        log.info("audit: no signal has changed; %s holds", path.name)
+        return pd.read_csv(path, dtype={"record": str, "copy": str}, keep_default_na=False)
+    pairs = find_duplicates(store, sketches)
+    log.info("audit: %s of one recording among %d", plural(len(pairs), "pair"), len(store.manifest))
+    write_csv(path, pairs[list(PAIR_COLUMNS)])
+    stamp_step(stamp_path, inputs | {"pairs": file_digest(path)})
+    return pairs
+
+
+def summarise_audit(manifest: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Any]:
+    """What ``splits.json`` says of the audit."""
+    columns = ["record", "patient_group", "duplicate_of", "fold"]
+    return {
+        "n_records": len(manifest),
+        "n_pairs": len(pairs),
+        "n_duplicates": int((manifest["duplicate_of"] != "").sum()),
+        "n_groups": int(manifest["patient_group"].nunique()),
+        "n_unlabelled": int((manifest["labels"].str.len() == 0).sum()),
+        "pairs": pairs[["record", "copy"]].head(100).to_numpy().tolist(),
+        "store": manifest.attrs.get("digest", ""),
+        "digest": digest(manifest[columns].to_numpy().tolist()),
+    }
+
+
+# What a person reads ---------------------------------------------------------------------------
+
+
+def format_prepared(
+    mapping: pd.DataFrame, rows: np.ndarray, manifest: pd.DataFrame, rejected: pd.DataFrame
+) -> str:
+    """A table of what became of the records, by archive."""
+    found = mapping["archive"].value_counts(sort=False)
+    chosen = mapping["archive"].iloc[rows].value_counts()
+    lines: list[list[Any]] = []
+    for archive, n_found in found.items():
+        part = manifest[manifest["archive"] == archive]
+        n_chosen = int(chosen.get(archive, 0))
+        lines.append(
+            [
+                archive,
+                int(n_found),
+                int(n_found) - n_chosen,
+                len(part),
+                int((rejected["archive"] == archive).sum()),
+                int(part["n_windows"].sum()),
+                int((part["labels"].str.len() > 0).sum()),
+                int((part["quality"] != "").sum()),
+                int((part["duplicate_of"] != "").sum()),
+            ]
+        )
+    total = ["all", *(sum(line[at] for line in lines) for at in range(1, 9))]
+    header = [
+        "archive", "found", "not selected", "stored", "rejected", "windows", "labelled",
+        "quality flags", "duplicates",
+    ]  # fmt: skip
+    return format_table(header, [*lines, total] if len(lines) > 1 else lines)
+
+
+def format_splits(manifest: pd.DataFrame, splits: Mapping[str, Any]) -> str:
+    """A table of records per split and label, and of patients."""
+    counted = manifest[is_counted(manifest)].set_index("record")
+    parts = {split: counted.loc[splits[split]] for split in SPLITS}
+    labels = sorted(set(counted["labels"].explode()))
+    lines: list[list[object]] = [
+        [label, *(int((part["labels"].explode() == label).sum()) for part in parts.values())]
+        for label in labels
+    ]
+    lines.append(["records", *(len(part) for part in parts.values())])
+    lines.append(["patients", *(part["patient_group"].nunique() for part in parts.values())])
+    return format_table(["label", *SPLITS], lines)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_ecgs import fake_ecg
+from scipy.signal import butter, sosfiltfilt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from einthoven.audit import (
+    CANDIDATES_PER_RECORD,
+    SKETCH_LEADS,
+    Sketches,
+    compare_recordings,
+    find_candidates,
+    find_duplicates,
+    group_patients,
+    sketch_signals,
+)
+from einthoven.files import Workspace
+from einthoven.prepare import prepare_archives
+from einthoven.settings import Settings
+from einthoven.signal import preprocess, to_microvolts, to_windows
+from einthoven.store import Store
+
+FS = 100
+
+
+def as_stored(signal, fs=200):
+    return to_microvolts(preprocess(np.ascontiguousarray(signal, np.float32), fs, FS))
+
+
+def sketch_all(signals):
+    parts = []
+    for number, signal in enumerate(signals):
+        which, sketch, time_s = sketch_signals(signal[None, list(SKETCH_LEADS)], FS)
+        parts.append((which + number, sketch, time_s))
+    return Sketches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def store_of(tmp_path, signals, n_window=500):
+    """A store in one shard."""
+    records_dir = Workspace(tmp_path).records_dir
+    records_dir.mkdir(parents=True)
+    windows = [to_windows(signal, n_window) for signal in signals]
+    np.save(records_dir / "s.npy", np.concatenate(windows))
+    counts = np.array([len(part) for part in windows])
+    manifest = pd.DataFrame(
+        {
+            "record": [f"a/{number}" for number in range(len(signals))],
+            "shard": "s",
+            "row": np.cumsum(counts) - counts,
+            "n_windows": counts,
+            "n_samples": [signal.shape[1] for signal in signals],
+        }
+    )
+    return Store(manifest, records_dir, FS, n_window)
+
+
+def found_pairs(tmp_path, signals):
+    pairs = find_duplicates(store_of(tmp_path, signals), sketch_all(signals))
+    return list(zip(pairs["record"], pairs["copy"], strict=True))
+
+
+def zero_phase_filtered(signal):
+    sos = butter(2, [0.5, 40], "bandpass", fs=200, output="sos")
+    return sosfiltfilt(sos, signal, axis=1)
+
+
+COPIES = {
+    "at another rate": lambda seed: as_stored(fake_ecg(seed, fs=500), 500),
+    "at a rate that divides nothing": lambda seed: as_stored(fake_ecg(seed, fs=257), 257),
+    "in other units": lambda seed: as_stored(fake_ecg(seed) * 0.4),
+    "with other offsets": lambda seed: as_stored(fake_ecg(seed) + np.linspace(-2, 2, 12)[:, None]),
+    "with trimmed ends": lambda seed: as_stored(fake_ecg(seed)[:, 173:1801]),
+    "longer": lambda seed: as_stored(fake_ecg(seed, seconds=33)),
+    "filtered": lambda seed: as_stored(zero_phase_filtered(fake_ecg(seed))),
+    "with noise": lambda seed: as_stored(
+        fake_ecg(seed) + np.random.default_rng(1).normal(0, 0.01, (12, 2000))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copy_is_found_from_its_signal(kind, tmp_path):
+    originals = [as_stored(fake_ecg(seed)) for seed in range(6)]
+    copies = [COPIES[kind](seed) for seed in range(6)]
+    expected = [(f"a/{seed}", f"a/{seed + 6}") for seed in range(6)]
+    assert found_pairs(tmp_path, originals + copies) == expected
+
+
+def test_single_lead_copies_are_found(tmp_path):
+    signals = [as_stored(fake_ecg(seed)) for seed in (0, 1)]
+    signals.append(as_stored(fake_ecg(1)[:, 90:]))
+    for signal in signals:
+        signal[1:] = 0
+    assert found_pairs(tmp_path, signals) == [("a/1", "a/2")]
+
+
+def test_different_recordings_are_no_pair(tmp_path):
+    assert found_pairs(tmp_path, [as_stored(fake_ecg(seed)) for seed in range(40)]) == []
+
+
+def test_other_heartbeats_of_one_patient_are_no_pair(tmp_path):
+    long = fake_ecg(3, seconds=40)
+    parts = [as_stored(long[:, start : start + 2000]) for start in (0, 2000, 4000, 6000)]
+    assert found_pairs(tmp_path, parts) == []
+
+
+def test_recordings_that_share_four_seconds_are_no_pair(tmp_path):
+    long = fake_ecg(3, seconds=40)
+    parts = [as_stored(long[:, :2000]), as_stored(long[:, 1200:3200])]
+    assert found_pairs(tmp_path, parts) == []
+
+
+def test_lag_and_overlap_are_those_of_the_copy():
+    signal = fake_ecg(4)
+    first, second = as_stored(signal[:, 300:]), as_stored(signal)
+    correlation, lag, overlap = compare_recordings(first, second, FS, 1.52)
+    assert correlation > 0.999
+    assert lag == pytest.approx(1.5, abs=0.002)
+    assert overlap == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize("n_samples", [1, 5, 40, 300])
+def test_recording_without_heartbeats_has_no_sketch(n_samples):
+    flat = np.zeros((3, len(SKETCH_LEADS), n_samples), np.int16)
+    assert len(sketch_signals(flat, FS)[0]) == 0
+    assert len(sketch_signals(flat + np.int16(700), FS)[0]) == 0
+
+
+def test_identical_recordings_cost_linear_time_and_are_all_joined():
+    sketches = sketch_all([as_stored(fake_ecg(0))] * 300)
+    candidates = find_candidates(sketches)
+    assert len(candidates) <= 300 * CANDIDATES_PER_RECORD
+    edges = coo_array((np.ones(len(candidates)), (candidates["first"], candidates["second"])))
+    edges.resize((300, 300))
+    assert connected_components(edges, directed=False)[0] == 1
+
+
+def test_candidates_are_the_same_in_any_number_of_parts(monkeypatch):
+    signals = [as_stored(fake_ecg(seed % 20)) for seed in range(40)]
+    whole = find_candidates(sketch_all(signals))
+    monkeypatch.setattr("einthoven.audit.SKETCHES_PER_PART", 50)
+    parts = find_candidates(sketch_all(signals))
+    pd.testing.assert_frame_equal(whole, parts)
+
+
+# Patients and copies ---------------------------------------------------------------------------
+
+
+def make_manifest(rows):
+    columns = ["archive", "record_id", "patient_id", "n_samples"]
+    manifest = pd.DataFrame(rows, columns=columns)
+    return manifest.assign(record=manifest["archive"] + "/" + manifest["record_id"])
+
+
+def test_copy_joins_the_patients_of_both_archives_and_the_published_one_is_canonical():
+    manifest = make_manifest(
+        [
+            ("challenge", "c1", "", 1000),
+            ("challenge", "c2", "", 1000),
+            ("ptb-xl", "1", "p1", 900),
+            ("ptb-xl", "2", "p1", 1000),
+            ("ptb-xl", "3", "p2", 1000),
+        ]
+    )
+    pairs = pd.DataFrame({"record": ["challenge/c1"], "copy": ["ptb-xl/1"]})
+    published = np.array([np.nan, np.nan, 3, 3, 4])
+    group, duplicate_of = group_patients(manifest, published, pairs)
+    assert group.tolist() == [
+        "ptb-xl/p1", "challenge/record c2", "ptb-xl/p1", "ptb-xl/p1", "ptb-xl/p2",
+    ]  # fmt: skip
+    assert duplicate_of.tolist() == ["ptb-xl/1", "", "", "", ""]
+
+
+def test_longer_copy_is_canonical_then_the_first_by_name():
+    manifest = make_manifest(
+        [("b", "1", "", 900), ("a", "1", "", 900), ("c", "1", "", 1000), ("d", "1", "", 5)]
+    )
+    pairs = pd.DataFrame({"record": ["a/1", "a/1"], "copy": ["b/1", "c/1"]})
+    _, duplicate_of = group_patients(manifest, np.full(4, np.nan), pairs)
+    assert duplicate_of.tolist() == ["c/1", "c/1", "", ""]
+    _, duplicate_of = group_patients(manifest, np.full(4, np.nan), pairs.iloc[:1])
+    assert duplicate_of.tolist() == ["a/1", "", "", ""]
+
+
+def test_no_pairs_leave_every_patient_alone():
+    manifest = make_manifest([("a", "1", "p", 9), ("a", "2", "p", 9), ("a", "3", "", 9)])
+    none = pd.DataFrame({"record": [], "copy": []}, dtype=object)
+    group, duplicate_of = group_patients(manifest, np.full(3, np.nan), none)
+    assert group.tolist() == ["a/p", "a/p", "a/record 3"]
+    assert not any(duplicate_of)
+
+
+# Real records ----------------------------------------------------------------------------------
+
+
+def test_real_copies_are_found_and_no_pair_of_different_ptb_xl_records(shared_data, tmp_path):
+    prepare_archives(Settings(root=tmp_path, dataset_dir=shared_data, prepare_workers=2))
+    pairs = pd.read_csv(Workspace(tmp_path).processed_dir / "duplicates.csv", dtype=str)
+    found = {tuple(sorted(pair)) for pair in pairs[["record", "copy"]].to_numpy()}
+    expected = {
+        tuple(sorted((f"challenge-2021-ptb-xl/HR{n:05d}", f"ptb-xl/{n}"))) for n in range(1, 11)
+    }
+    expected.add(("challenge-2021-ptb/S0001", "ptbdb/s0010_re"))
+    assert {tuple(sorted(pair)) for pair in expected} == found
