@@ -1,0 +1,1 @@
+"""Every plot: ECG paper, training curves, scores."""
