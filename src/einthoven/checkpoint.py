@@ -1,0 +1,202 @@
+"""Checkpoints and the model file: tensors and plain values, whole or not at all.
+
+``best_model.pth`` alone is enough to predict: beside the weights it holds architecture, labels,
+leads, sampling rate, window, preprocessing, thresholds, settings, data fingerprint and versions.
+Files load with ``weights_only=True``, so that opening one from a stranger runs no code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from einthoven import __version__
+from einthoven.batches import standardize_batch
+from einthoven.errors import CheckpointError
+from einthoven.files import atomic_path
+from einthoven.models.registry import build_model
+from einthoven.records import LEADS
+
+MODEL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a model sees of a record.
+
+    Attributes:
+        fs: hertz.
+        window: samples of a window; longer records are several windows.
+        crop: samples that the model sees at once; predictions of overlapping crops are averaged.
+        bandpass: edges in hertz that records were filtered with, or None.
+        standardize: how leads are standardised; see `standardize_batch`.
+        scale: ``(12,)`` millivolts, the spread of each lead over the training split.
+    """
+
+    fs: int
+    window: int
+    crop: int
+    bandpass: tuple[float, float] | None
+    standardize: str
+    scale: torch.Tensor
+
+    def prepare(self, signal: torch.Tensor, n_valid: torch.Tensor) -> torch.Tensor:
+        """``(B, 12, S)`` int16 microvolts to standardised float32 on the same device."""
+        return standardize_batch(signal, n_valid, self.standardize, self.scale.to(signal.device))
+
+
+@dataclass
+class TrainedModel:
+    """A model with all that is needed to predict.
+
+    Attributes:
+        model: in evaluation mode, on ``device``.
+        labels: one per logit.
+        single: whether a record has exactly one label.
+        thresholds: label to the probability from which it is decided; empty where single.
+        facts: everything else that the file holds: settings, data fingerprint, versions, epoch.
+    """
+
+    model: nn.Module
+    input: ModelInput
+    labels: tuple[str, ...]
+    single: bool
+    thresholds: dict[str, float]
+    device: torch.device
+    facts: dict[str, Any]
+
+    @property
+    def fs(self) -> int:
+        return self.input.fs
+
+    @property
+    def window(self) -> int:
+        return self.input.window
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all."""
+    with atomic_path(path) as beside:
+        torch.save(dict(values), beside)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; `einthoven train` writes it")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint of ours ({first_line}); "
+            "delete it, or start over with --fresh"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no checkpoint; start over with --fresh")
+    return values
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    return {
+        "einthoven": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """The machine that a result was made on."""
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "device": str(device),
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
+# The model file ---------------------------------------------------------------------------------
+
+
+def model_values(
+    model_name: str,
+    model: nn.Module,
+    model_input: ModelInput,
+    labels: tuple[str, ...],
+    single: bool,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that ``best_model.pth`` holds; `load_trained_model` reads it."""
+    return {
+        "format": MODEL_FORMAT,
+        "model_name": model_name,
+        "model_arguments": {"n_leads": len(LEADS), "n_classes": len(labels)},
+        "weights": model.state_dict(),
+        "leads": list(LEADS),
+        "labels": list(labels),
+        "single": single,
+        "fs": model_input.fs,
+        "window": model_input.window,
+        "crop": model_input.crop,
+        "bandpass": list(model_input.bandpass) if model_input.bandpass else None,
+        "standardize": model_input.standardize,
+        "scale": model_input.scale.cpu(),
+        "thresholds": {},
+        "versions": versions(),
+        **facts,
+    }
+
+
+def load_trained_model(path: Path, device: torch.device) -> TrainedModel:
+    """Load a model file, ready to predict.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another format.
+    """
+    values = read_checkpoint(path)
+    if values.get("format") != MODEL_FORMAT:
+        raise CheckpointError(
+            f"{path} has model format {values.get('format')}; this version reads {MODEL_FORMAT}. "
+            "Train again, or use the version that wrote it"
+        )
+    model = build_model(values["model_name"], **values["model_arguments"])
+    model.load_state_dict(values.pop("weights"))
+    band = values["bandpass"]
+    return TrainedModel(
+        model=model.to(device).eval(),
+        input=ModelInput(
+            fs=values["fs"],
+            window=values["window"],
+            crop=values["crop"],
+            bandpass=(band[0], band[1]) if band else None,
+            standardize=values["standardize"],
+            scale=values["scale"],
+        ),
+        labels=tuple(values["labels"]),
+        single=values["single"],
+        thresholds=values["thresholds"],
+        device=device,
+        facts=values,
+    )

@@ -1,0 +1,244 @@
+"""What a training run is made of: its records, what was fitted to them, and what identifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from einthoven.batches import (
+    RecordWindows,
+    WindowSource,
+    epoch_chunks,
+    lead_spread,
+    list_windows,
+    open_windows,
+)
+from einthoven.checkpoint import ModelInput
+from einthoven.console import log
+from einthoven.errors import CheckpointError, DataError
+from einthoven.files import Workspace, digest, step_changes
+from einthoven.labels.sets import load_label_set
+from einthoven.objective import balanced_weights
+from einthoven.settings import Settings, setting_names
+from einthoven.splits import subset_records
+from einthoven.store import Store, label_matrix
+
+MODE_RECORDS = {"smoke": 256, "medium": 5000}
+
+# Settings of these groups that cannot change a result, or whose effect is seen elsewhere: in the
+# batch size that the device gets, or in the records that were prepared.
+WITHOUT_EFFECT = {
+    "prepare_workers", "num_workers", "dry_run", "fresh", "device", "batch_size_cpu",
+    "batch_size_gpu", "ecg_preprocess_limit",
+}  # fmt: skip
+
+# A run's parts ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """One split's records, ready to be read.
+
+    Attributes:
+        records: ``(n,)`` row numbers of the manifest.
+        targets: ``(n, C)`` float32 of 0 and 1.
+    """
+
+    records: np.ndarray
+    targets: np.ndarray
+    listed: RecordWindows
+    source: WindowSource
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same while a run trains."""
+
+    settings: Settings
+    labels: tuple[str, ...]
+    single: bool
+    device: torch.device
+    input: ModelInput
+    train: SplitData
+    val: SplitData
+    weights: torch.Tensor | None
+    data: str
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.settings.workspace
+
+    @property
+    def batch_size(self) -> int:
+        return device_batch_size(self.settings, self.device)
+
+    @property
+    def n_epochs(self) -> int:
+        return 1 if self.settings.run_mode == "smoke" else self.settings.epochs
+
+    @property
+    def chunk_sizes(self) -> list[int]:
+        """Records of each batch of an epoch."""
+        return [len(c) for c in epoch_chunks(np.arange(len(self.train.records)), self.batch_size)]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.chunk_sizes) // self.settings.grad_accum_steps)
+
+
+def open_run(
+    settings: Settings, store: Store, splits: Mapping[str, Any], device: torch.device
+) -> Run:
+    """Load both splits and fit on the training split what is fitted to data."""
+    label_set = load_label_set(settings.label_set)
+    single = label_set.single if settings.task == "auto" else settings.task == "single"
+    chosen = chosen_records(settings, store, splits)
+    train = open_split("train", chosen["train"], store, label_set.labels, device)
+    val = open_split("val", chosen["val"], store, label_set.labels, device)
+    balance = settings.class_weights == "balanced" or (settings.class_weights == "auto" and single)
+    weights = torch.from_numpy(balanced_weights(train.targets, single)) if balance else None
+    low, high = store.band
+    model_input = ModelInput(
+        fs=store.target_fs,
+        window=store.target_samples,
+        crop=min(settings.crop, store.target_samples),
+        bandpass=(low or 0.0, high) if high else None,
+        standardize=settings.standardize,
+        scale=lead_spread(train.source, train.listed),
+    )
+    return Run(
+        settings=settings,
+        labels=label_set.labels,
+        single=single,
+        device=device,
+        input=model_input,
+        train=train,
+        val=val,
+        weights=None if weights is None else weights.to(device),
+        data=data_fingerprint(store, chosen),
+    )
+
+
+def chosen_records(
+    settings: Settings, store: Store, splits: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Row numbers of the manifest per split; a seeded subset of them in a mode that asks for it."""
+    limit = MODE_RECORDS.get(settings.run_mode)
+    manifest = store.manifest
+    kept = np.ones(len(manifest), bool)
+    if limit:
+        kept[:] = False
+        kept[subset_records(manifest, limit, settings.seed)] = True
+    number = {record: row for row, record in enumerate(manifest["record"])}
+    rows = {
+        split: np.array([number[record] for record in splits[split]], np.int64)
+        for split in ("train", "val", "test")
+    }
+    return {split: indices[kept[indices]] for split, indices in rows.items()}
+
+
+def open_split(
+    name: str, records: np.ndarray, store: Store, labels: tuple[str, ...], device: torch.device
+) -> SplitData:
+    """Load one split.
+
+    Raises:
+        DataError: it has no records.
+    """
+    if len(records) == 0:
+        raise DataError(
+            f"the {name} split has no labelled record; prepare more records, or use a label set "
+            "that covers these archives (`einthoven label` shows the coverage)"
+        )
+    listed = list_windows(store, records)
+    targets = label_matrix(store.manifest.iloc[records], labels)
+    return SplitData(records, targets, listed, open_windows(store, listed, device))
+
+
+def device_batch_size(settings: Settings, device: torch.device) -> int:
+    """Records per batch on this device."""
+    return settings.batch_size_gpu if device.type == "cuda" else settings.batch_size_cpu
+
+
+def arithmetic(settings: Settings, device: torch.device) -> torch.dtype:
+    """The number type of the forward pass."""
+    wish = settings.mixed_precision
+    if wish == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[wish]
+
+
+# Going on, or not -------------------------------------------------------------------------------
+
+
+def run_inputs(
+    settings: Settings, store: Store, splits: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Everything that a run's result depends on."""
+    names = [n for n in setting_names(["labels", "prepare", "train"]) if n not in WITHOUT_EFFECT]
+    return {
+        "seed": settings.seed,
+        "run_mode": settings.run_mode,
+        **{name: getattr(settings, name) for name in names},
+        "batch_size": device_batch_size(settings, device),
+        "arithmetic": str(arithmetic(settings, device)),
+        "data": data_fingerprint(store, chosen_records(settings, store, splits)),
+    }
+
+
+def data_fingerprint(store: Store, chosen: Mapping[str, np.ndarray]) -> str:
+    """Names the records, signals and labels that a run trains and is scored on."""
+    columns = store.manifest[["record", "labels"]]
+    content = {
+        split: [[str(r), list(labels)] for r, labels in columns.iloc[rows].itertuples(index=False)]
+        for split, rows in chosen.items()
+    }
+    return digest({"store": store.digest, **content})
+
+
+def is_finished(settings: Settings, inputs: Mapping[str, Any]) -> bool:
+    """Whether this very run is finished already.
+
+    Raises:
+        CheckpointError: the folder holds a finished run with other settings.
+    """
+    stamp_path = settings.workspace.step_path("train")
+    if settings.fresh or not stamp_path.exists():
+        return False
+    changes = step_changes(stamp_path, inputs)
+    if changes:
+        raise CheckpointError(other_run_message(settings, "finished", changes))
+    log.info("Training is up to date (%s)", settings.workspace.best_model_path)
+    return True
+
+
+def other_run_message(settings: Settings, state: str, changes: list[str]) -> str:
+    """Why a run's folder cannot be used for these settings, and the two ways on."""
+    lines = "\n".join(f"  {change}" for change in changes)
+    return (
+        f"{settings.workspace.checkpoints_dir} holds a {state} run with other settings or data:\n"
+        f"{lines}\nGive this one a name of its own (--run-name NAME), or replace it (--fresh)"
+    )
+
+
+def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Inputs as text, which a checkpoint holds without classes of ours."""
+    return {name: str(value) for name, value in inputs.items()}
+
+
+def clear_run(workspace: Workspace) -> None:
+    """Delete what an earlier run of this name wrote into its checkpoints folder."""
+    folder = workspace.checkpoints_dir
+    written = [
+        *folder.glob("*.pth"), *folder.glob("metrics_epoch_*.json"),
+        *folder.glob("*.json"), *folder.glob("predictions.parquet"),
+        *(folder / ".steps").glob("*.json"),
+    ]  # fmt: skip
+    for path in written:
+        path.unlink(missing_ok=True)
