@@ -1,0 +1,286 @@
+"""``evaluate_detailed``: how good the best model is, on records that it has not seen.
+
+Over several archives the headline is the mean of per-archive scores, because an archive's habits
+(its absent leads, its noise) give its labels away where all are pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from einthoven.checkpoint import TrainedModel, load_trained_model
+from einthoven.console import format_table, log, plural
+from einthoven.errors import DataError
+from einthoven.figures.curves import plot_training_curves
+from einthoven.figures.saving import figure_stamp, save_figure
+from einthoven.figures.scores import save_score_figures
+from einthoven.files import (
+    Workspace,
+    file_digest,
+    read_json,
+    stamp_step,
+    step_changes,
+    write_json,
+    write_parquet,
+)
+from einthoven.inference import choose_device, predict_records
+from einthoven.metrics import DEFAULT_THRESHOLD, decide
+from einthoven.runs import chosen_records
+from einthoven.scoring import (
+    HEADLINE_SCORES,
+    MIN_RECORDS_FOR_HEADLINE,
+    Predictions,
+    score_split,
+)
+from einthoven.settings import Settings
+from einthoven.splits import check_splits, read_splits
+from einthoven.store import Store, label_matrix, open_store
+
+# Probabilities this near to 0 or 1 are moved away before their logarithm is taken.
+SMALLEST_PROBABILITY = 1e-7
+
+# The names of the scores in tables for people.
+SCORE_TITLES = {
+    ("auroc", "macro"): "macro AUROC",
+    ("average_precision", "macro"): "macro AP",
+    ("f1", "macro"): "macro F1",
+    ("f1", "weighted"): "weighted F1",
+    ("accuracy", ""): "accuracy",
+    ("subset_accuracy", ""): "all labels right",
+}
+
+
+def evaluate_detailed(settings: Settings) -> dict[str, Any]:
+    """Score the best model on the test and validation splits; write scores, predictions, figures.
+
+    Writes ``test_metrics.json``, ``predictions.parquet`` and the figures; skips when model, store,
+    splits and settings are those of the last evaluation.
+
+    Returns:
+        What ``test_metrics.json`` holds; docs/reference/metrics.md describes it.
+
+    Raises:
+        CheckpointError: there is no usable model.
+        DataError: there is no usable store or split.
+    """
+    workspace = settings.workspace
+    inputs = _evaluation_inputs(settings)
+    if _evaluation_is_current(workspace, inputs):
+        metrics: dict[str, Any] = read_json(metrics_path(workspace))
+        return metrics
+    trained = load_trained_model(workspace.best_model_path, choose_device(settings.device))
+    predictions = _predict_splits(trained, settings)
+    metrics = describe_evaluation(predictions, trained, settings)
+    write_parquet(predictions_path(workspace), predictions_table(predictions))
+    write_json(metrics_path(workspace), metrics)
+    stamp = figure_stamp(datetime.now())
+    save_score_figures(predictions["test"], metrics, workspace.figures_dir, stamp)
+    _save_training_figure(settings, stamp)
+    stamp_step(workspace.step_path("evaluate"), inputs)
+    log.info("%s", evaluation_summary(metrics))
+    return metrics
+
+
+def _save_training_figure(settings: Settings, stamp: str) -> None:
+    path = settings.workspace.checkpoints_dir / "training_history.json"
+    history = read_json(path) if path.exists() else []
+    if history:
+        figure = plot_training_curves(history, settings.best_metric)
+        save_figure(figure, settings.workspace.figures_dir, "training_curves", stamp)
+
+
+def metrics_path(workspace: Workspace) -> Path:
+    """Where the scores lie."""
+    return workspace.checkpoints_dir / "test_metrics.json"
+
+
+def predictions_path(workspace: Workspace) -> Path:
+    """Where the predictions of single records lie."""
+    return workspace.checkpoints_dir / "predictions.parquet"
+
+
+# Up to date? -----------------------------------------------------------------------------------
+
+
+def _evaluation_inputs(settings: Settings) -> dict[str, Any]:
+    workspace = settings.workspace
+    return {
+        "model": file_digest(workspace.best_model_path),
+        "manifest": file_digest(workspace.manifest_path),
+        "splits": file_digest(workspace.splits_path),
+        "run_mode": settings.run_mode,
+        "bootstrap_resamples": settings.bootstrap_resamples,
+        "seed": settings.seed,
+    }
+
+
+def _evaluation_is_current(workspace: Workspace, inputs: Mapping[str, Any]) -> bool:
+    stamp = workspace.step_path("evaluate")
+    changes = step_changes(stamp, inputs)
+    written = metrics_path(workspace).exists() and predictions_path(workspace).exists()
+    if not changes and written:
+        log.info("Evaluation is up to date (%s)", metrics_path(workspace))
+        return True
+    if stamp.exists():
+        log.info("Evaluating again: %s", "; ".join(changes) or "its files are gone")
+    return False
+
+
+# Predictions -----------------------------------------------------------------------------------
+
+
+def _predict_splits(trained: TrainedModel, settings: Settings) -> dict[str, Predictions]:
+    store = open_store(settings.workspace)
+    splits = read_splits(settings.workspace.splits_path)
+    check_splits(splits, store.manifest)
+    chosen = chosen_records(settings, store, splits)
+    return {
+        split: predict_for_scoring(trained, store, chosen[key], split)
+        for split, key in (("validation", "val"), ("test", "test"))
+    }
+
+
+def predict_for_scoring(
+    trained: TrainedModel, store: Store, rows: np.ndarray, split: str
+) -> Predictions:
+    """Predict some records, with the truth beside it.
+
+    Args:
+        rows: row numbers of the manifest.
+        split: for messages.
+
+    Raises:
+        DataError: there are no records, or the model gives a probability that is no number.
+    """
+    if not len(rows):
+        raise DataError(
+            f"the {split} split has no labelled record; prepare more records, or use a label set "
+            "that covers these archives (`einthoven label` shows the coverage)"
+        )
+    log.info("Predicting %s of the %s split", plural(len(rows), "record"), split)
+    probabilities = predict_records(trained, store, rows)
+    if not np.isfinite(probabilities).all():
+        raise DataError(
+            f"the model gives probabilities that are no numbers on the {split} split: its training "
+            "diverged; train again with a lower LR"
+        )
+    table = store.manifest.iloc[rows]
+    thresholds = [trained.thresholds.get(label, DEFAULT_THRESHOLD) for label in trained.labels]
+    return Predictions(
+        records=table["record"].to_numpy(object),
+        groups=table["patient_group"].astype(str).to_numpy(object),
+        archives=table["archive"].to_numpy(object),
+        targets=label_matrix(table, trained.labels).astype(np.uint8),
+        probabilities=probabilities,
+        decisions=decide(probabilities, thresholds, trained.single),
+        labels=trained.labels,
+        single=trained.single,
+    )
+
+
+def predictions_table(splits: Mapping[str, Predictions]) -> pd.DataFrame:
+    """One row per record: ``record, patient_group, archive, split``, then columns for each label.
+
+    ``label_<name>`` and ``decision_<name>`` are 0 and 1, ``probability_<name>`` the model's, and
+    ``logit_<name>`` its log-odds; where each record has one label, its logarithm.
+    """
+    return pd.concat([_split_table(split, part) for split, part in splits.items()])
+
+
+def _split_table(split: str, predictions: Predictions) -> pd.DataFrame:
+    columns: dict[str, Any] = {
+        "record": predictions.records,
+        "patient_group": predictions.groups,
+        "archive": predictions.archives,
+        "split": split,
+    }
+    logits = logits_of(predictions.probabilities, predictions.single)
+    for c, label in enumerate(predictions.labels):
+        columns[f"label_{label}"] = predictions.targets[:, c].astype(np.uint8)
+        columns[f"logit_{label}"] = logits[:, c]
+        columns[f"probability_{label}"] = predictions.probabilities[:, c]
+        columns[f"decision_{label}"] = predictions.decisions[:, c].astype(np.uint8)
+    return pd.DataFrame(columns)
+
+
+def logits_of(probabilities: np.ndarray, single: bool) -> np.ndarray:
+    """Log-probabilities where each record has one label, else log-odds.
+
+    A record's probabilities are means over windows, so these are not the network's own outputs.
+    """
+    p = np.clip(probabilities.astype(float), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return np.asarray(np.log(p) if single else np.log(p) - np.log1p(-p), np.float32)
+
+
+# What is written -------------------------------------------------------------------------------
+
+
+def describe_evaluation(
+    predictions: Mapping[str, Predictions], trained: TrainedModel, settings: Settings
+) -> dict[str, Any]:
+    """Scores of every split with all that is needed to have them again."""
+    resamples, seed = settings.bootstrap_resamples, settings.seed
+    scores = {
+        split: {"split": split, **score_split(part, resamples, seed)}
+        for split, part in predictions.items()
+    }
+    return {
+        "label_set": trained.facts.get("label_set", settings.label_set),
+        "labels": list(trained.labels),
+        "task": "single" if trained.single else "multi",
+        "thresholds": dict(trained.thresholds),
+        "model": file_digest(settings.workspace.best_model_path),
+        "seed": seed,
+        "resamples": resamples,
+        "interval": "95 %, percentiles of a bootstrap over patient groups",
+        **scores["test"],
+        "validation": scores["validation"],
+    }
+
+
+def evaluation_summary(metrics: Mapping[str, Any]) -> str:
+    """The headline scores of each archive with their intervals, as a table in plain text."""
+    names = [name for name in HEADLINE_SCORES if name[0] in metrics]
+    header = ["test split", "records", "patients", *(SCORE_TITLES[name] for name in names)]
+    archives = metrics["archives"]
+    parts = dict(archives) if len(archives) == 1 else {**archives, "all, pooled": metrics}
+    rows: list[list[object]] = [
+        [title, part["n"], part["n_patient_groups"], *_score_texts(part, names)]
+        for title, part in parts.items()
+    ]
+    lines = [format_table(header, rows)]
+    headline = metrics["headline"]
+    if len(archives) > 1:
+        texts = zip(header[3:], _score_texts(headline, names), strict=True)
+        scores = ", ".join(f"{title} {text}" for title, text in texts)
+        lines.append(f"headline, {headline['how']}: {scores}")
+    if headline["left_out"]:
+        left_out = ", ".join(headline["left_out"])
+        lines.append(f"not in the mean, under {MIN_RECORDS_FOR_HEADLINE} records: {left_out}")
+    return "\n".join(lines)
+
+
+def _score_texts(part: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> list[str]:
+    figures = [part[metric][average] if average else part[metric] for metric, average in names]
+    return [figure_text(figure) for figure in figures]
+
+
+def figure_text(figure: Mapping[str, Any]) -> str:
+    """A score with its interval.
+
+    >>> figure_text({"value": 0.91, "low": 0.898, "high": 0.922, "n": 871})
+    '0.910 (0.898–0.922)'
+    >>> figure_text({"value": None, "low": None, "high": None, "n": 4, "reason": "class absent"})
+    'none'
+    """
+    if figure["value"] is None:
+        return "none"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"

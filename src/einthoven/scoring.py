@@ -1,0 +1,259 @@
+"""Predictions in, scores with 95 % intervals out, as plain values ready to be written as JSON.
+
+Every figure is ``{"value", "low", "high", "n"}``; what does not exist is null, with the reason
+beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from einthoven.bootstrap import ScoreName, all_scores, bootstrap_scores, percentile_interval
+from einthoven.console import plural
+from einthoven.metrics import macro_mean
+
+# An archive with fewer records than this has scores of its own, but no part in the headline.
+MIN_RECORDS_FOR_HEADLINE = 20
+
+HEADLINE_SCORES: tuple[ScoreName, ...] = (
+    ("auroc", "macro"),
+    ("average_precision", "macro"),
+    ("f1", "macro"),
+    ("f1", "weighted"),
+    ("accuracy", ""),
+    ("subset_accuracy", ""),
+)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of some records, and what is true of them.
+
+    Attributes:
+        records, groups, archives: ``(n,)`` names, patient groups, archives.
+        targets, decisions: ``(n, C)`` of 0 and 1.
+        probabilities: ``(n, C)``.
+        labels: C names.
+        single: each record has exactly one label.
+    """
+
+    records: np.ndarray
+    groups: np.ndarray
+    archives: np.ndarray
+    targets: np.ndarray
+    probabilities: np.ndarray
+    decisions: np.ndarray
+    labels: tuple[str, ...]
+    single: bool
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def n_patient_groups(self) -> int:
+        return len(np.unique(self.groups.astype(str)))
+
+    def of_archive(self, archive: str) -> Predictions:
+        """Those of one archive."""
+        rows = self.archives == archive
+        columns = ("records", "groups", "archives", "targets", "probabilities", "decisions")
+        chosen = {name: getattr(self, name)[rows] for name in columns}
+        return Predictions(**chosen, labels=self.labels, single=self.single)
+
+
+@dataclass(frozen=True)
+class ResampledScores:
+    """Scores of some predictions, and the same in every resample.
+
+    Attributes:
+        values: each score once, with a leading axis of 1.
+        samples: each score in R resamples.
+        n, n_patient_groups: records and patient groups behind them.
+    """
+
+    values: Mapping[ScoreName, np.ndarray]
+    samples: Mapping[ScoreName, np.ndarray]
+    n: int
+    n_patient_groups: int
+
+
+# One set of records -----------------------------------------------------------------------------
+
+
+def score_predictions(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    decisions: np.ndarray,
+    groups: np.ndarray,
+    labels: Sequence[str],
+    single: bool,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Every score of some records with its 95 % interval.
+
+    Args:
+        targets, probabilities, decisions: ``(n, C)``.
+        groups: ``(n,)`` patient groups, the bootstrap's clusters.
+        labels: C names.
+        single: each record has exactly one label.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        ``{"n", "n_patient_groups", "support": {label: positives}, "auroc": {"macro": figure,
+        "weighted": figure, "per_class": {label: figure}}, …, "accuracy": figure}``.
+    """
+    nameless = np.full(len(targets), "", object)
+    predictions = Predictions(
+        nameless, groups, nameless, targets, probabilities, decisions, tuple(labels), single
+    )
+    return scores_as_json(resample_scores(predictions, resamples, seed), predictions)
+
+
+def resample_scores(predictions: Predictions, resamples: int, seed: int) -> ResampledScores:
+    """Score some predictions, once and in every resample."""
+    arrays = (predictions.targets, predictions.probabilities, predictions.decisions)
+    groups = predictions.groups.astype(str)
+    rng = np.random.default_rng(seed)
+    return ResampledScores(
+        all_scores(*arrays, None, predictions.single),
+        bootstrap_scores(*arrays, groups, predictions.single, resamples, rng),
+        len(predictions),
+        predictions.n_patient_groups,
+    )
+
+
+def scores_as_json(scores: ResampledScores, predictions: Predictions) -> dict[str, Any]:
+    """See `score_predictions`."""
+    support = predictions.targets.astype(int).sum(axis=0).tolist()
+    result: dict[str, Any] = {
+        "n": scores.n,
+        "n_patient_groups": scores.n_patient_groups,
+        "support": dict(zip(predictions.labels, support, strict=True)),
+    }
+    for name in scores.values:
+        metric, average = name
+        if average == "per_class":
+            figures = _class_figures(scores, metric, predictions.labels, support)
+            result.setdefault(metric, {})[average] = figures
+        elif average:
+            result.setdefault(metric, {})[average] = score_figure(scores, name)
+        else:
+            result[metric] = score_figure(scores, name)
+    return result
+
+
+def score_figure(scores: ResampledScores, name: ScoreName) -> dict[str, Any]:
+    """One average as ``{"value", "low", "high", "n"}``."""
+    why = "no class of the split has this score"
+    return _figure(float(scores.values[name][0]), scores.samples[name], scores, why)
+
+
+def _class_figures(
+    scores: ResampledScores, metric: str, labels: Sequence[str], support: Sequence[int]
+) -> dict[str, Any]:
+    values, samples = scores.values[metric, "per_class"], scores.samples[metric, "per_class"]
+    return {
+        label: _figure(
+            float(values[0, c]), samples[:, c], scores, _why_class_has_no_score(metric, support[c])
+        )
+        for c, label in enumerate(labels)
+    }
+
+
+def _why_class_has_no_score(metric: str, n_positives: int) -> str:
+    if metric == "auroc" and n_positives:
+        return "every record of the split has this class"
+    return "class absent from the split"
+
+
+def _figure(
+    value: float, samples: np.ndarray, scores: ResampledScores, why_absent: str
+) -> dict[str, Any]:
+    figure: dict[str, Any] = {"value": None, "low": None, "high": None, "n": scores.n}
+    if np.isnan(value):
+        return figure | {"reason": why_absent}
+    if scores.n_patient_groups < 2:
+        return figure | {"value": value, "reason": "one patient: no interval"}
+    low, high = percentile_interval(samples)
+    return figure | {"value": value, "low": low, "high": high}
+
+
+# A split of several archives --------------------------------------------------------------------
+
+
+def score_split(predictions: Predictions, resamples: int, seed: int) -> dict[str, Any]:
+    """Scores of a split: all records pooled, each archive, and the headline.
+
+    The headline is the mean over archives of at least `MIN_RECORDS_FOR_HEADLINE` records, each
+    resampled on its own; with one archive, or none that large, it is the pooled scores.
+
+    Returns:
+        The pooled scores, with ``"headline"`` and ``"archives": {name: scores}`` beside them.
+    """
+    pooled = resample_scores(predictions, resamples, seed)
+    names = sorted(set(predictions.archives.tolist()))
+    parts = {name: predictions.of_archive(name) for name in names}
+    scored = {names[0]: pooled}
+    if len(names) > 1:
+        scored = {
+            name: resample_scores(part, resamples, seed + k)
+            for k, (name, part) in enumerate(parts.items(), 1)
+        }
+    return {
+        **scores_as_json(pooled, predictions),
+        "headline": headline_scores(pooled, scored),
+        "archives": {name: scores_as_json(scored[name], parts[name]) for name in names},
+    }
+
+
+def headline_scores(
+    pooled: ResampledScores, archives: Mapping[str, ResampledScores]
+) -> dict[str, Any]:
+    """The few scores that a run is known by, with how they were averaged.
+
+    Returns:
+        ``{"how", "archives", "left_out": {archive: reason}, metric: …}``.
+    """
+    large = [name for name, part in archives.items() if part.n >= MIN_RECORDS_FOR_HEADLINE]
+    scores, how = pooled, "all records pooled"
+    if len(archives) == 1:
+        large, how = list(archives), f"one archive, {next(iter(archives))}"
+    elif large:
+        scores = _mean_over_archives([archives[name] for name in large])
+        how = f"mean over {plural(len(large), 'archive')}"
+    figures: dict[str, Any] = {}
+    for metric, average in HEADLINE_SCORES:
+        if (metric, average) in scores.values:
+            figure = score_figure(scores, (metric, average))
+            figures.setdefault(metric, {}).update({average: figure} if average else figure)
+    why = f"fewer than {MIN_RECORDS_FOR_HEADLINE} records"
+    left_out = {name: why for name in archives if large and name not in large}
+    return {
+        "how": how,
+        "archives": large,
+        "left_out": left_out,
+        "n": scores.n,
+        "n_patient_groups": scores.n_patient_groups,
+        **figures,
+    }
+
+
+def _mean_over_archives(archives: Sequence[ResampledScores]) -> ResampledScores:
+    """Means of the averaged scores; one archive without a value leaves the mean to the others."""
+    names = [name for name in HEADLINE_SCORES if all(name in part.values for part in archives)]
+    return ResampledScores(
+        {name: _mean_of_known([part.values[name] for part in archives]) for name in names},
+        {name: _mean_of_known([part.samples[name] for part in archives]) for name in names},
+        sum(part.n for part in archives),
+        sum(part.n_patient_groups for part in archives),
+    )
+
+
+def _mean_of_known(rows: Sequence[np.ndarray]) -> np.ndarray:
+    return macro_mean(np.stack(rows, axis=-1))

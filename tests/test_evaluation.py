@@ -1,0 +1,206 @@
+"""Scores as JSON, the headline over archives, and `evaluate_detailed` on a small workspace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluated_workspace import fake_model, make_workspace
+
+from einthoven.errors import DataError
+from einthoven.evaluation import (
+    evaluate_detailed,
+    evaluation_summary,
+    logits_of,
+    metrics_path,
+    predictions_path,
+)
+from einthoven.files import read_json, write_json
+from einthoven.metrics import decide, macro_auroc
+from einthoven.scoring import Predictions, score_predictions, score_split
+from einthoven.settings import Settings
+
+FIVE = ("MI", "AF", "BBB", "NORM", "OTHER")
+
+
+def some_predictions(archives: dict[str, int], seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    names = np.repeat(np.array(list(archives), object), list(archives.values()))
+    truth = rng.integers(2, size=(len(names), 3)).astype(np.uint8)
+    probabilities = np.clip(rng.normal(0.5, 0.3, truth.shape) + 0.2 * truth, 0, 1)
+    records = np.array([f"{name}/{k}" for k, name in enumerate(names)], object)
+    decisions = decide(probabilities, None, single=False)
+    return Predictions(
+        records, records, names, truth, probabilities, decisions, ("A", "B", "C"), single=False
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An evaluated workspace; tests read it and leave it as it is."""
+    root = tmp_path_factory.mktemp("evaluated")
+    settings = make_workspace(root, FIVE, single=True, archives={"ptb-xl": 300, "sph": 40})
+    with pytest.MonkeyPatch.context() as patch:
+        fake_model(patch, FIVE, single=True)
+        evaluate_detailed(settings)
+    return settings
+
+
+# Scores ----------------------------------------------------------------------------------------
+
+
+def test_every_figure_has_value_interval_and_n() -> None:
+    p = some_predictions({"a": 80})
+    scores = score_predictions(
+        p.targets, p.probabilities, p.decisions, p.groups, p.labels, False, 100, 0
+    )
+    figure = scores["auroc"]["macro"]
+    assert figure["low"] < figure["value"] < figure["high"] and figure["n"] == 80
+    assert figure["value"] == pytest.approx(macro_auroc(p.targets, p.probabilities))
+    assert set(scores["f1"]) == {"macro", "weighted", "micro", "per_class"}
+    assert scores["f1"]["per_class"]["B"]["n"] == 80
+    assert scores["support"] == dict(zip("ABC", p.targets.sum(axis=0).tolist(), strict=True))
+
+
+def test_absent_class_is_null_with_a_reason() -> None:
+    targets, probabilities = np.array([[1, 0], [0, 0], [1, 0]]), np.full((3, 2), 0.6)
+    decisions, groups = decide(probabilities, None, single=False), np.arange(3)
+    scores = score_predictions(
+        targets, probabilities, decisions, groups, ("here", "gone"), False, 100, 0
+    )
+    for metric in ("auroc", "average_precision", "f1", "precision", "recall"):
+        assert scores[metric]["per_class"]["gone"] == {
+            "value": None, "low": None, "high": None, "n": 3,
+            "reason": "class absent from the split",
+        }  # fmt: skip
+    assert scores["auroc"]["macro"]["value"] == 0.5
+    json.dumps(scores, allow_nan=False)
+
+
+def test_class_of_every_record_says_why_it_has_no_auroc() -> None:
+    targets, probabilities = np.ones((4, 1)), np.linspace(0, 1, 4)[:, None]
+    scores = score_predictions(targets, probabilities, targets, np.arange(4), ("A",), False, 100, 0)
+    assert scores["auroc"]["per_class"]["A"]["reason"] == "every record of the split has this class"
+
+
+def test_one_patient_has_scores_without_interval() -> None:
+    p = some_predictions({"a": 10})
+    scores = score_predictions(
+        p.targets, p.probabilities, p.decisions, np.zeros(10), p.labels, False, 100, 0
+    )
+    figure = scores["f1"]["macro"]
+    assert figure["value"] is not None and figure["low"] is None
+    assert figure["reason"] == "one patient: no interval"
+
+
+def test_same_seed_gives_the_same_intervals() -> None:
+    p = some_predictions({"a": 30, "b": 30})
+    assert score_split(p, 100, 3) == score_split(p, 100, 3)
+    assert score_split(p, 100, 3) != score_split(p, 100, 4)
+
+
+# The headline ----------------------------------------------------------------------------------
+
+
+def test_headline_is_the_mean_of_the_archives_that_are_large_enough() -> None:
+    scores = score_split(some_predictions({"a": 40, "b": 20, "c": 19}), 100, 0)
+    headline, archives = scores["headline"], scores["archives"]
+    assert headline["archives"] == ["a", "b"]
+    assert headline["left_out"] == {"c": "fewer than 20 records"}
+    values = [archives[name]["auroc"]["macro"]["value"] for name in ("a", "b")]
+    figure = headline["auroc"]["macro"]
+    assert figure["value"] == pytest.approx(np.mean(values))
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert headline["n"] == figure["n"] == 60
+
+
+@pytest.mark.parametrize("archives", [{"a": 30}, {"a": 5, "b": 5}])
+def test_headline_of_one_archive_or_only_small_ones_is_pooled(archives: dict[str, int]) -> None:
+    scores = score_split(some_predictions(archives), 100, 0)
+    assert scores["headline"]["f1"]["macro"] == scores["f1"]["macro"]
+    assert scores["headline"]["left_out"] == {}
+
+
+# Whole evaluations -----------------------------------------------------------------------------
+
+
+def test_evaluation_writes_scores_predictions_and_figures(evaluated: Settings) -> None:
+    metrics = read_json(metrics_path(evaluated.workspace))
+    assert metrics["split"] == "test" and metrics["task"] == "single"
+    assert metrics["auroc"]["macro"]["value"] > 0.8
+    assert metrics["accuracy"]["low"] <= metrics["accuracy"]["value"]
+    assert metrics["validation"]["n"] > 0
+    assert set(metrics["archives"]) == {"ptb-xl", "sph"}
+    names = {path.name.rsplit("_", 1)[0] for path in evaluated.workspace.figures_dir.glob("*.png")}
+    assert names == {
+        "confusion_matrix", "per_class_metrics", "roc_curves", "precision_recall_curves",
+        "training_curves",
+    }  # fmt: skip
+
+
+def test_predictions_give_back_the_scores(evaluated: Settings) -> None:
+    table = pd.read_parquet(predictions_path(evaluated.workspace))
+    metrics = read_json(metrics_path(evaluated.workspace))
+    assert set(table["split"]) == {"validation", "test"}
+    test = table[table["split"] == "test"]
+    parts = {
+        kind: test[[f"{kind}_{label}" for label in FIVE]].to_numpy()
+        for kind in ("label", "logit", "probability", "decision")
+    }
+    value = macro_auroc(parts["label"], parts["probability"])
+    assert value == pytest.approx(metrics["auroc"]["macro"]["value"])
+    np.testing.assert_allclose(np.exp(parts["logit"]), parts["probability"], rtol=1e-4)
+    assert (parts["decision"].argmax(axis=1) == parts["probability"].argmax(axis=1)).all()
+
+
+def test_evaluation_is_skipped_until_the_model_changes(
+    evaluated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("einthoven.evaluation.load_trained_model", fail)
+    assert evaluate_detailed(evaluated) == read_json(metrics_path(evaluated.workspace))
+    monkeypatch.setattr("einthoven.evaluation.file_digest", lambda path: f"another {path.name}")
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        evaluate_detailed(evaluated)
+
+
+def test_summary_has_a_row_per_archive_and_the_headline(evaluated: Settings) -> None:
+    summary = evaluation_summary(read_json(metrics_path(evaluated.workspace)))
+    lines = summary.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["ptb-xl", "sph", "all, pooled"]
+    assert "headline, mean over 1 archive: macro AUROC" in summary
+    assert "not in the mean, under 20 records: sph" in summary
+
+
+def test_empty_test_split_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_workspace(tmp_path, FIVE, single=True, archives={"ptb-xl": 60})
+    fake_model(monkeypatch, FIVE, single=True)
+    splits = read_json(settings.workspace.splits_path)
+    write_json(settings.workspace.splits_path, {**splits, "test": []})
+    with pytest.raises(DataError, match="the test split has no labelled record"):
+        evaluate_detailed(settings)
+
+
+def test_several_labels_are_decided_at_the_models_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_workspace(tmp_path, FIVE, single=False, archives={"ptb-xl": 200})
+    fake_model(monkeypatch, FIVE, single=False)
+    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
+    metrics = evaluate_detailed(settings)
+    table = pd.read_parquet(predictions_path(settings.workspace))
+    assert ((table["probability_AF"] >= 0.4) == (table["decision_AF"] == 1)).all()
+    assert metrics["subset_accuracy"]["value"] <= metrics["accuracy"]["value"]
+
+
+def test_logits_are_finite_at_certainty() -> None:
+    certain = np.array([[0.0, 1.0]], np.float32)
+    assert np.isfinite(logits_of(certain, single=False)).all()
+    assert logits_of(np.array([[0.5, 0.75]]), single=False) == pytest.approx(
+        np.array([[0, np.log(3)]])
+    )

@@ -1,0 +1,236 @@
+"""Scores against scikit-learn, hand-computed values and degenerate inputs."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from einthoven.bootstrap import all_scores, bootstrap_scores, draw_patient_weights
+from einthoven.metrics import (
+    MIN_POSITIVES_TO_TUNE,
+    accuracy,
+    auroc,
+    average_precision,
+    best_f1_thresholds,
+    confusion_matrix,
+    decide,
+    f1_scores,
+    label_tables,
+    macro_auroc,
+    macro_average_precision,
+    macro_f1,
+    micro_f1,
+    precision_recall_curve,
+    precision_scores,
+    ranking_scores,
+    recall_scores,
+    roc_curve,
+    subset_accuracy,
+    weighted_f1,
+)
+
+
+def random_case(
+    seed: int, n: int = 300, n_classes: int = 6, digits: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, probabilities (with ties where ``digits`` is small) and decisions."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, n_classes)) < rng.uniform(0.05, 0.6, n_classes)).astype(np.uint8)
+    probabilities = np.round(np.clip(rng.random(targets.shape) + 0.2 * targets, 0, 1), digits)
+    return targets, probabilities, (probabilities >= 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("digits", [8, 1, 0])
+@pytest.mark.parametrize("seed", range(3))
+def test_ranking_scores_equal_scikit_learns_with_and_without_ties(seed: int, digits: int) -> None:
+    targets, probabilities, _ = random_case(seed, digits=digits)
+    expected = sk.roc_auc_score(targets, probabilities, average=None)
+    np.testing.assert_allclose(auroc(targets, probabilities), expected, atol=1e-12)
+    expected = sk.average_precision_score(targets, probabilities, average=None)
+    np.testing.assert_allclose(average_precision(targets, probabilities), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_decision_scores_equal_scikit_learns(seed: int) -> None:
+    targets, _, decisions = random_case(seed)
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(targets, decisions)
+    np.testing.assert_allclose(precision_scores(targets, decisions), precision)
+    np.testing.assert_allclose(recall_scores(targets, decisions), recall)
+    np.testing.assert_allclose(f1_scores(targets, decisions), f1)
+    for ours, average in ((macro_f1, "macro"), (weighted_f1, "weighted"), (micro_f1, "micro")):
+        assert ours(targets, decisions) == pytest.approx(
+            sk.f1_score(targets, decisions, average=average)
+        )
+    assert subset_accuracy(targets, decisions) == pytest.approx(
+        sk.accuracy_score(targets, decisions)
+    )
+    assert accuracy(targets, decisions) == pytest.approx(1 - sk.hamming_loss(targets, decisions))
+    np.testing.assert_array_equal(
+        label_tables(targets, decisions), sk.multilabel_confusion_matrix(targets, decisions)
+    )
+
+
+def test_single_label_scores_equal_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    truth, called = rng.integers(4, size=200), rng.integers(4, size=200)
+    targets, decisions = np.eye(4, dtype=np.uint8)[truth], np.eye(4, dtype=np.uint8)[called]
+    assert accuracy(targets, decisions) == pytest.approx(sk.accuracy_score(truth, called))
+    assert micro_f1(targets, decisions) == pytest.approx(sk.accuracy_score(truth, called))
+    np.testing.assert_array_equal(
+        confusion_matrix(targets, decisions), sk.confusion_matrix(truth, called)
+    )
+
+
+@pytest.mark.parametrize("digits", [8, 1])
+def test_weighted_ranking_scores_equal_scikit_learns_with_sample_weights(digits: int) -> None:
+    targets, probabilities, _ = random_case(5, digits=digits)
+    weights = next(draw_patient_weights(np.arange(300) // 3, 4, np.random.default_rng(0)))
+    areas, precisions = ranking_scores(targets, probabilities, weights)
+    for row, weight in enumerate(weights):
+        expected = sk.roc_auc_score(targets, probabilities, average=None, sample_weight=weight)
+        np.testing.assert_allclose(areas[row], expected, atol=1e-6)
+        expected = sk.average_precision_score(
+            targets, probabilities, average=None, sample_weight=weight
+        )
+        np.testing.assert_allclose(precisions[row], expected, atol=1e-6)
+
+
+def test_curves_end_at_the_corners_and_enclose_the_area() -> None:
+    targets, probabilities, _ = random_case(1, digits=1)
+    false_rate, true_rate = roc_curve(targets[:, 0], probabilities[:, 0])
+    assert (false_rate[0], true_rate[0], false_rate[-1], true_rate[-1]) == (0, 0, 1, 1)
+    area = np.trapezoid(true_rate, false_rate)
+    assert area == pytest.approx(auroc(targets, probabilities)[0])
+    recall, precision = precision_recall_curve(targets[:, 0], probabilities[:, 0])
+    steps = (np.diff(recall) * precision[1:]).sum()
+    assert steps == pytest.approx(average_precision(targets, probabilities)[0])
+
+
+# Degenerate inputs -----------------------------------------------------------------------------
+
+
+def test_absent_class_is_nan_and_left_out_of_averages() -> None:
+    targets = np.array([[1, 0], [0, 0], [1, 0]])
+    probabilities = np.array([[0.9, 0.9], [0.2, 0.1], [0.6, 0.3]])
+    decisions = decide(probabilities, None, single=False)
+    for scores in (
+        auroc(targets, probabilities), average_precision(targets, probabilities),
+        f1_scores(targets, decisions), precision_scores(targets, decisions),
+        recall_scores(targets, decisions),
+    ):  # fmt: skip
+        assert scores[0] == 1 and np.isnan(scores[1])
+    assert macro_auroc(targets, probabilities) == 1
+    assert macro_average_precision(targets, probabilities) == 1
+    assert macro_f1(targets, decisions) == 1
+
+
+def test_class_of_every_record_has_no_auroc_but_a_recall() -> None:
+    targets, probabilities = np.ones((4, 1)), np.array([[0.1], [0.6], [0.7], [0.9]])
+    assert np.isnan(auroc(targets, probabilities)).all()
+    assert recall_scores(targets, decide(probabilities, None, single=False)) == 0.75
+
+
+def test_equal_probabilities_have_auroc_one_half_and_prevalence_as_average_precision() -> None:
+    targets, probabilities = np.array([[1], [0], [0], [0]]), np.full((4, 1), 0.3)
+    assert auroc(targets, probabilities) == 0.5
+    assert average_precision(targets, probabilities) == 0.25
+
+
+def test_all_wrong_scores_zero() -> None:
+    targets = np.array([[1, 0], [0, 1]])
+    probabilities = np.array([[0.1, 0.9], [0.9, 0.1]])
+    decisions = decide(probabilities, None, single=True)
+    assert macro_auroc(targets, probabilities) == 0
+    assert macro_f1(targets, decisions) == 0 and accuracy(targets, decisions) == 0
+
+
+def test_class_never_called_has_precision_zero_as_in_scikit_learn() -> None:
+    assert precision_scores(np.array([[1], [0]]), np.zeros((2, 1))) == 0
+
+
+def test_one_record_gives_scores_without_a_warning() -> None:
+    targets, probabilities = np.array([[1, 0, 0]]), np.array([[0.7, 0.2, 0.1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = all_scores(
+            targets, probabilities, decide(probabilities, None, single=True), None, single=True
+        )
+    assert scores["accuracy", ""][0] == 1
+    assert np.isnan(scores["auroc", "macro"][0])
+
+
+# Decisions -------------------------------------------------------------------------------------
+
+
+def test_single_label_decisions_are_the_likeliest_class() -> None:
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
+    np.testing.assert_array_equal(decide(probabilities, None, single=True), [[0, 1, 0], [1, 0, 0]])
+
+
+def test_probability_at_its_threshold_is_decided() -> None:
+    np.testing.assert_array_equal(
+        decide(np.array([[0.2, 0.2]]), [0.2, 0.21], single=False), [[1, 0]]
+    )
+
+
+def test_best_threshold_reaches_the_best_f1_there_is() -> None:
+    targets, probabilities, _ = random_case(2, n=120, n_classes=2)
+    assert (targets.sum(axis=0) >= MIN_POSITIVES_TO_TUNE).all()
+    decisions = decide(probabilities, best_f1_thresholds(targets, probabilities), single=False)
+    for c, reached in enumerate(f1_scores(targets, decisions)):
+        candidates = [
+            sk.f1_score(targets[:, c], probabilities[:, c] >= p) for p in probabilities[::2, c]
+        ]
+        assert reached >= max(candidates) - 1e-12
+
+
+def test_rare_class_keeps_threshold_one_half() -> None:
+    targets = np.zeros((100, 2))
+    targets[: MIN_POSITIVES_TO_TUNE - 1, 0] = targets[:MIN_POSITIVES_TO_TUNE, 1] = 1
+    probabilities = np.tile(np.linspace(0.2, 0.1, 100)[:, None], 2)
+    thresholds = best_f1_thresholds(targets, probabilities)
+    assert thresholds[0] == 0.5 and thresholds[1] < 0.2
+
+
+# Bootstrap -------------------------------------------------------------------------------------
+
+
+def test_records_of_a_patient_are_drawn_together() -> None:
+    groups = np.array(["a", "b", "a", "c", "b"])
+    weights = next(draw_patient_weights(groups, 50, np.random.default_rng(0)))
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
+    np.testing.assert_array_equal(weights[:, 1], weights[:, 4])
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+
+
+def test_resampled_scores_equal_scores_of_the_repeated_records() -> None:
+    targets, probabilities, decisions = random_case(4, n=60)
+    groups = np.arange(60) // 2
+    weights = next(draw_patient_weights(groups, 5, np.random.default_rng(1)))
+    samples = bootstrap_scores(
+        targets, probabilities, decisions, groups, False, 5, np.random.default_rng(1)
+    )
+    for row, weight in enumerate(weights):
+        repeated = np.repeat(np.arange(60), weight.astype(int))
+        once = all_scores(
+            targets[repeated], probabilities[repeated], decisions[repeated], None, single=False
+        )
+        for name, value in once.items():
+            np.testing.assert_allclose(samples[name][row], value[0], atol=1e-6)
+
+
+def test_bootstrap_of_patients_is_wider_than_of_records() -> None:
+    rng = np.random.default_rng(0)
+    patients = rng.integers(2, size=(40, 1))
+    probabilities = np.repeat(np.clip(patients + rng.normal(0, 1, (40, 1)), -3, 3), 10, axis=0)
+    targets = np.repeat(patients, 10, axis=0)
+    spread = [
+        bootstrap_scores(
+            targets, probabilities, targets, groups, False, 200, np.random.default_rng(0)
+        )["auroc", "macro"].std()
+        for groups in (np.arange(400) // 10, np.arange(400))
+    ]
+    assert spread[0] > 2 * spread[1]

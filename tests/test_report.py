@@ -1,0 +1,134 @@
+"""The report: whole or partial runs give one page that asks for nothing from outside."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from evaluated_workspace import fake_model, make_workspace
+
+from einthoven.evaluation import evaluate_detailed
+from einthoven.files import write_json
+from einthoven.report.tables import load_run_files
+from einthoven.report.verdict import report_warnings
+from einthoven.report.writing import write_report
+from einthoven.settings import Settings
+
+LABELS = ("MI", "AF", "BBB", "NORM", "<b>OTHER</b>")
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class PageParser(HTMLParser):
+    """Collects addresses and ids; tags must close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.addresses += [values[key] or "" for key in ("src", "href") if key in values]
+        self.ids |= {values["id"] or ""} if "id" in values else set()
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse_page(path: Path) -> tuple[str, PageParser]:
+    page, parser = path.read_text(encoding="utf-8"), PageParser()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return page, parser
+
+
+@pytest.fixture(scope="module")
+def report_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    settings = make_workspace(root, LABELS, single=True, archives={"ptb-xl": 300, "sph": 40})
+    with pytest.MonkeyPatch.context() as patch:
+        fake_model(patch, LABELS, single=True)
+        evaluate_detailed(settings)
+    return write_report(settings)
+
+
+def test_report_opens_with_verdict_scores_warnings_and_the_disclaimer(report_path: Path) -> None:
+    page, parser = parse_page(report_path)
+    header = page[page.index("<header") : page.index("</header>")]
+    assert "trained on 272 records of 2 archives (ptb-xl, sph)" in header
+    assert re.search(r"macro AUROC</dt><dd><div class=\"value\">0\.\d{3}</div>0\.\d+–[01]", header)
+    assert "A small test split of 34 records" in header
+    assert "1 record could not be read" in header
+    assert "Research software, not a medical device." in header
+    assert {"data", "training", "scores", "examples", "settings", "files"} <= parser.ids
+
+
+def test_report_asks_for_nothing_from_outside(report_path: Path) -> None:
+    page, parser = parse_page(report_path)
+    assert all(address.startswith(("data:", "#")) for address in parser.addresses)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+
+
+def test_report_warns_of_a_model_no_better_than_chance(tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 60})
+    figure = {"value": 0.55, "low": 0.45, "high": 0.6, "n": 60}
+    metrics = {
+        "n": 60, "support": {}, "seed": 0, "resamples": 100,
+        "headline": {"how": "", "n": 60, "n_patient_groups": 30, "left_out": {},
+                     "auroc": {"macro": figure}},
+    }  # fmt: skip
+    write_json(settings.workspace.checkpoints_dir / "test_metrics.json", metrics)
+    assert any(
+        "better than chance" in w for w in report_warnings(load_run_files(settings.workspace))
+    )
+
+
+def test_report_embeds_every_figure(report_path: Path) -> None:
+    _, parser = parse_page(report_path)
+    pictures = [address for address in parser.addresses if address.startswith("data:image/png")]
+    n_scores, n_training, n_examples = 4, 1, 2
+    assert len(pictures) == n_scores + n_training + n_examples
+
+
+def test_report_escapes_what_archives_and_labels_say(report_path: Path) -> None:
+    page, _ = parse_page(report_path)
+    assert "<b>OTHER" not in page and "&lt;b&gt;OTHER" in page
+    assert "&lt;no signal&gt;" in page
+    assert "scp:&lt;i&gt;" in page
+
+
+def test_report_says_where_settings_came_from(report_path: Path) -> None:
+    page, _ = parse_page(report_path)
+    assert re.search(r"<td>label_set</td>\s*<td>five</td>\s*<td>flag</td>", page)
+
+
+def test_report_of_an_empty_workspace_says_what_is_missing(tmp_path: Path) -> None:
+    page, _ = parse_page(write_report(Settings(root=tmp_path)))
+    assert "No model has been trained in this workspace yet." in page
+    assert "No archive has been read yet" in page
+    assert "Not evaluated yet" in page
+
+
+def test_report_of_a_trained_run_says_that_it_is_not_evaluated(tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 40})
+    page, _ = parse_page(write_report(settings))
+    assert "run `einthoven evaluate`" in page and "3 epochs in" in page
+
+
+def test_report_notices_that_the_model_has_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 60})
+    fake_model(monkeypatch, LABELS, single=False)
+    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
+    evaluate_detailed(settings)
+    settings.workspace.best_model_path.write_bytes(b"another model")
+    page, _ = parse_page(write_report(settings))
+    assert "The model file has changed since these scores" in page
+    assert "The figure roc_curves is not there." in page
