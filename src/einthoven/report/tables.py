@@ -169,7 +169,7 @@ _AUDIT_TITLES = {
     "n_duplicates": "copies, left out",
     "n_groups": "patient groups",
     "n_unlabelled": "records without a label, left out",
-    "pairs": "pairs",
+    "pairs": "first pair",
 }
 
 
@@ -186,7 +186,7 @@ def audit_table(files: RunFiles) -> ReportTable | None:
 
 def _short_value(value: Any) -> str:
     if isinstance(value, list):
-        return f"{len(value):,}" + (f", first: {_short_value(value[0])}" if value else "")
+        return " and ".join(value[0]) if value else "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_short_value(item)}" for key, item in value.items())
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

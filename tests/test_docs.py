@@ -1,0 +1,45 @@
+"""What is written for people agrees with what the code does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from einthoven.cli import STAGES
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/**/*.md")]
+
+
+@pytest.mark.parametrize("tool", ["results_table", "settings_table"])
+def test_generated_pages_are_fresh(tool):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "tools" / f"{tool}.py"), "--check"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_flags_that_pages_name_exist(page):
+    from einthoven.settings import Settings
+
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"einthoven ([a-z]+)(?=[ `\n]| --)", text):
+        assert name in STAGES or name in PROSE, name
+    for line in re.findall(r"einthoven [a-z]+ --.*", text):
+        for flag in re.findall(r"--([a-z-]+)", line):
+            assert flag.replace("-", "_") in Settings.model_fields, flag
+
+
+# Words that follow the project's name in sentences.
+PROSE: set[str] = set()
