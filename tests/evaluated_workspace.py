@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from einthoven import evaluation
 from einthoven.files import write_csv, write_json, write_parquet
@@ -102,6 +103,14 @@ def _write_training(settings: Settings, labels: tuple[str, ...], single: bool) -
     settings.workspace.best_model_path.write_bytes(b"a model")
 
 
+def draw_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let figures be written at a few dots per inch, where a test does not look at them."""
+    drawn = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **how: drawn(self, path, **(how | {"dpi": 20}))
+    )
+
+
 def fake_model(monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], *, single: bool) -> None:
     """Let evaluation meet a model that knows the truth, but for some noise."""
     model = FakeModel(labels, single, {} if single else dict.fromkeys(labels, 0.4))
@@ -113,5 +122,6 @@ def fake_model(monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], *, sing
         shares = odds / odds.sum(axis=1, keepdims=True) if single else odds / (1 + odds)
         return np.asarray(shares[rows], np.float32)
 
+    monkeypatch.setattr(evaluation, "check_same_data", lambda trained, data: None)
     monkeypatch.setattr(evaluation, "load_trained_model", lambda path, device: model)
     monkeypatch.setattr(evaluation, "predict_records", predict)

@@ -12,7 +12,7 @@ ROOMS = [
     "errors", "console", "files", "settings", "records", "labels", "signal", "quality", "readers",
     "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "prepare", "batches",
     "models", "checkpoint", "inference", "metrics", "bootstrap", "scoring", "objective", "runs",
-    "training", "figures", "evaluation",
+    "run_state", "training", "figures", "evaluation",
     "report", "preflight", "cli",
 ]  # fmt: skip
 # The command line is no part of the notebook, and imports inside functions to start quickly.

@@ -15,7 +15,6 @@ from einthoven.audit import (
     compare_recordings,
     find_candidates,
     find_duplicates,
-    group_patients,
     sketch_signals,
 )
 from einthoven.files import Workspace
@@ -90,6 +89,17 @@ def test_copy_is_found_from_its_signal(kind, tmp_path):
     assert found_pairs(tmp_path, originals + copies) == expected
 
 
+@pytest.mark.parametrize("trimmed", [0, 1.3])
+@pytest.mark.parametrize("seconds", [10, 30])
+def test_copy_of_a_perfectly_regular_rhythm_is_found(seconds, trimmed, tmp_path):
+    beat = fake_ecg(2)[:, 100:240]
+    signal = np.tile(beat, (1, seconds * 200 // 140))
+    recorded = noisy(signal, 1, 0.15)
+    signals = [as_stored(recorded), as_stored(recorded[:, round(trimmed * 200) :])]
+    signals.append(as_stored(noisy(signal, 2, 0.15)))
+    assert found_pairs(tmp_path, signals) == [("a/0", "a/1")]
+
+
 def test_single_lead_copies_are_found(tmp_path):
     signals = [as_stored(fake_ecg(seed)) for seed in (0, 1)]
     signals.append(as_stored(fake_ecg(1)[:, 90:]))
@@ -112,6 +122,31 @@ def test_recordings_that_share_four_seconds_are_no_pair(tmp_path):
     long = fake_ecg(3, seconds=40)
     parts = [as_stored(long[:, :2000]), as_stored(long[:, 1200:3200])]
     assert found_pairs(tmp_path, parts) == []
+
+
+def noisy(signal, seed, size):
+    """Muscle noise that passes the audit's slope, so that recordings correlate by 0.97 to 0.99."""
+    noise = np.random.default_rng(seed).normal(0, size, signal.shape)
+    return signal + sosfiltfilt(butter(2, [4, 14], "bandpass", fs=200, output="sos"), noise, axis=1)
+
+
+def correlation_of(one, two):
+    return compare_recordings(as_stored(one), as_stored(two), FS, 0.0)[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recordings_with_the_same_beats_and_rhythm_but_other_noise_are_no_pair(seed, monkeypatch):
+    signal = fake_ecg(seed)
+    one, two = noisy(signal, 1, 0.15), noisy(signal, 2, 0.15)
+    assert correlation_of(one, two) == 0
+    monkeypatch.setattr("einthoven.audit.CERTAIN_CORRELATION", 0.0)
+    assert 0.97 < correlation_of(one, two) < 0.99
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copy_that_differs_as_much_is_still_found_by_its_single_beats(seed):
+    recorded = noisy(fake_ecg(seed), 1, 0.3)
+    assert 0.97 < correlation_of(recorded, noisy(recorded, 2, 0.2)) < 0.99
 
 
 def test_lag_and_overlap_are_those_of_the_copy():
@@ -145,53 +180,6 @@ def test_candidates_are_the_same_in_any_number_of_parts(monkeypatch):
     monkeypatch.setattr("einthoven.audit.SKETCHES_PER_PART", 50)
     parts = find_candidates(sketch_all(signals))
     pd.testing.assert_frame_equal(whole, parts)
-
-
-# Patients and copies ---------------------------------------------------------------------------
-
-
-def make_manifest(rows):
-    columns = ["archive", "record_id", "patient_id", "n_samples"]
-    manifest = pd.DataFrame(rows, columns=columns)
-    return manifest.assign(record=manifest["archive"] + "/" + manifest["record_id"])
-
-
-def test_copy_joins_the_patients_of_both_archives_and_the_published_one_is_canonical():
-    manifest = make_manifest(
-        [
-            ("challenge", "c1", "", 1000),
-            ("challenge", "c2", "", 1000),
-            ("ptb-xl", "1", "p1", 900),
-            ("ptb-xl", "2", "p1", 1000),
-            ("ptb-xl", "3", "p2", 1000),
-        ]
-    )
-    pairs = pd.DataFrame({"record": ["challenge/c1"], "copy": ["ptb-xl/1"]})
-    published = np.array([np.nan, np.nan, 3, 3, 4])
-    group, duplicate_of = group_patients(manifest, published, pairs)
-    assert group.tolist() == [
-        "ptb-xl/p1", "challenge/record c2", "ptb-xl/p1", "ptb-xl/p1", "ptb-xl/p2",
-    ]  # fmt: skip
-    assert duplicate_of.tolist() == ["ptb-xl/1", "", "", "", ""]
-
-
-def test_longer_copy_is_canonical_then_the_first_by_name():
-    manifest = make_manifest(
-        [("b", "1", "", 900), ("a", "1", "", 900), ("c", "1", "", 1000), ("d", "1", "", 5)]
-    )
-    pairs = pd.DataFrame({"record": ["a/1", "a/1"], "copy": ["b/1", "c/1"]})
-    _, duplicate_of = group_patients(manifest, np.full(4, np.nan), pairs)
-    assert duplicate_of.tolist() == ["c/1", "c/1", "", ""]
-    _, duplicate_of = group_patients(manifest, np.full(4, np.nan), pairs.iloc[:1])
-    assert duplicate_of.tolist() == ["a/1", "", "", ""]
-
-
-def test_no_pairs_leave_every_patient_alone():
-    manifest = make_manifest([("a", "1", "p", 9), ("a", "2", "p", 9), ("a", "3", "", 9)])
-    none = pd.DataFrame({"record": [], "copy": []}, dtype=object)
-    group, duplicate_of = group_patients(manifest, np.full(3, np.nan), none)
-    assert group.tolist() == ["a/p", "a/p", "a/record 3"]
-    assert not any(duplicate_of)
 
 
 # Real records ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -76,15 +77,49 @@ def test_a_setting_of_another_command_is_refused(tmp_path):
     )
 
 
+def test_everything_that_a_command_cannot_take_is_named_at_once(tmp_path):
+    done = einthoven("evaluate", "--no-fresh", "--epochs", "3", "twice", cwd=tmp_path)
+    assert done.stderr.splitlines() == [
+        "--no-fresh does not concern `einthoven evaluate`; leave it out",
+        "--epochs does not concern `einthoven evaluate`; leave it out",
+        "`einthoven evaluate` takes no argument 'twice'; see --help",
+    ]
+    done = einthoven("train", "--epoch", "--lrr", "3", cwd=tmp_path)
+    assert "epoch (flag)" in done.stderr and "lrr (flag)" in done.stderr
+
+
+def test_help_lists_settings_under_their_stage():
+    lines = CliRunner().invoke(command_line, ["run", "--help"]).output.splitlines()
+    assert lines.index("Train:") < lines.index("Evaluate:") < lines.index("Options:")
+    assert any(line.startswith("  --epochs INTEGER") for line in lines[lines.index("Train:") :])
+
+
+def test_the_demo_goes_where_the_environment_says(tmp_path, monkeypatch):
+    roots = []
+    stage = STAGES["demo"]._replace(action=lambda loaded: roots.append(loaded.settings.root) or 0)
+    monkeypatch.setitem(STAGES, "demo", stage)
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(command_line, ["demo"])
+    monkeypatch.setenv("ROOT", str(tmp_path / "mine"))
+    CliRunner().invoke(command_line, ["demo"])
+    assert roots == [Path("demo"), tmp_path / "mine"]
+
+
+def test_listing_archives_waits_for_no_torch():
+    assert not imported_by("label", "--root", "nowhere") & {"torch", "matplotlib", "scipy"}
+
+
 def test_config_prints_values_with_their_origin(tmp_path, monkeypatch):
     monkeypatch.setenv("EPOCHS", "3")
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(command_line, ["config", "--lr", "0.5", "--no-bandpass"])
     lines = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()}
-    assert lines["EPOCHS"] == ["3", "environment"]
-    assert lines["LR"] == ["0.5", "flag"]
-    assert lines["BANDPASS"] == ["False", "flag"]
-    assert lines["SEED"] == ["0", "default"]
+    assert lines["EPOCHS"] == ["environment", "3"]
+    assert lines["LR"] == ["flag", "0.5"]
+    assert lines["BANDPASS"] == ["flag", "False"]
+    assert lines["SEED"] == ["default", "0"]
+    assert lines["DATASET_DIR"] == ["default", str(tmp_path / "Dataset")]
+    assert max(map(len, result.output.splitlines())) <= 100 + len(str(tmp_path))
 
 
 def test_missing_archives_end_in_one_message_without_a_traceback(tmp_path):

@@ -1,5 +1,6 @@
 """What is written for people agrees with what the code does."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -20,6 +21,18 @@ def test_generated_pages_are_fresh(tool):
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_results_table_leaves_small_archives_out_and_takes_scores_without_interval():
+    path = PROJECT / "tools" / "results_table.py"
+    spec = importlib.util.spec_from_file_location("results_table", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    score = {"value": 0.5, "low": None, "high": None, "n": 20}
+    parts = {name: {"n": n, "auroc": score, "f1": score} for name, n in (("a", 19), ("b", 20))}
+    assert tool.score_rows("five", {"archives": parts, "seed": 0}) == [
+        "| five | b | 20 | 0.500 | 0.500 | 0 |"
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluated_workspace import fake_model, make_workspace
+from evaluated_workspace import draw_coarsely, fake_model, make_workspace
 
-from einthoven.errors import DataError
+from einthoven import evaluation
+from einthoven.errors import CheckpointError, DataError
 from einthoven.evaluation import (
     evaluate_detailed,
     evaluation_summary,
@@ -44,6 +45,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     root = tmp_path_factory.mktemp("evaluated")
     settings = make_workspace(root, FIVE, single=True, archives={"ptb-xl": 300, "sph": 40})
     with pytest.MonkeyPatch.context() as patch:
+        draw_coarsely(patch)
         fake_model(patch, FIVE, single=True)
         evaluate_detailed(settings)
     return settings
@@ -196,6 +198,24 @@ def test_several_labels_are_decided_at_the_models_thresholds(
     table = pd.read_parquet(predictions_path(settings.workspace))
     assert ((table["probability_AF"] >= 0.4) == (table["decision_AF"] == 1)).all()
     assert metrics["subset_accuracy"]["value"] <= metrics["accuracy"]["value"]
+
+
+def test_a_model_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_workspace(tmp_path, FIVE, single=True, archives={"ptb-xl": 60})
+    refuse = evaluation.check_same_data
+    fake_model(monkeypatch, FIVE, single=True)
+    monkeypatch.setattr(evaluation, "check_same_data", refuse)
+    with pytest.raises(CheckpointError, match="may have seen records that are in the test split"):
+        evaluate_detailed(settings)
+
+
+def test_figures_that_are_gone_are_drawn_again(
+    evaluated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "SCORE_FIGURES", ("roc_curves", "a_new_figure"))
+    monkeypatch.setattr(evaluation, "load_trained_model", None)
+    with pytest.raises(TypeError):
+        evaluate_detailed(evaluated)
 
 
 def test_logits_are_finite_at_certainty() -> None:

@@ -318,6 +318,24 @@ def test_edits_of_archives_left_out_for_once_come_back(run: Run, mapping_path: P
     assert (labels["first/a"], labels["second/a"]) == ("BBB", "AF")
 
 
+def test_mapping_that_a_spreadsheet_keeps_open_says_what_to_do(
+    run: Run, mapping_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    edit(mapping_path, "first/a", "BBB")
+
+    def locked(path: Path, table: pd.DataFrame) -> None:
+        raise PermissionError(13, "Access is denied", str(path))
+
+    with monkeypatch.context() as opened:
+        opened.setattr(labelling, "write_csv", locked)
+        with pytest.raises(
+            DataError, match=r"label_mapping.csv cannot be read or replaced.*close the program"
+        ):
+            run()
+    assert labels_by_record(run())["first/a"] == "BBB"
+
+
 def test_killed_run_loses_no_edit(
     run: Run, mapping_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,16 +349,60 @@ def test_killed_run_loses_no_edit(
     assert labels_by_record(run())["first/a"] == "BBB"
 
 
-def test_rows_of_an_id_met_twice_keep_their_own_edits(
-    run: Run, mapping_path: Path, fakes: FakeArchives
+def tampered(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([header, *change(lines), ""]), encoding="utf-8")
+
+
+TAMPERINGS: dict[str, Callable[[list[str]], list[str]]] = {
+    "deleted": lambda lines: lines[1:],
+    "all deleted": lambda lines: [],
+    "reversed": lambda lines: lines[::-1],
+    "duplicated": lambda lines: [*lines, *lines],
+    "added by hand": lambda lines: [*lines, "first,zz,,,MI,,,,,,,,,", "nowhere,a,,,AF,,,,,,,,,"],
+    "nonsense": lambda lines: [*lines, "?", ",,,,,,,,,,,,,", '"', "a,b,c,d,,,,,,,,,,,,,,,,,,,"],
+    "other paths": lambda lines: [line.replace(".dat", ".tad") for line in lines],
+    "other folders": lambda lines: [line.replace(",fake,", ",own,") for line in lines],
+}
+
+
+@pytest.mark.parametrize("kind", TAMPERINGS)
+def test_mapping_keeps_a_row_per_record_found_whatever_a_person_does_to_its_rows(
+    run: Run, mapping_path: Path, kind: str
 ) -> None:
-    fakes.records["first"].append(replace(fakes.records["first"][0], path="elsewhere.dat"))
+    before = run()
+    tampered(mapping_path, TAMPERINGS[kind])
+    pd.testing.assert_frame_equal(run(), before)
+    pd.testing.assert_frame_equal(run(task="multi", archives="first"), before[:3])
+
+
+@pytest.mark.parametrize("edited_line", [0, 1])
+def test_edit_in_either_of_two_copies_of_a_row_counts(
+    run: Run, mapping_path: Path, edited_line: int
+) -> None:
     run()
-    edit(mapping_path, "first/a", "MI")
-    mapping = run()
-    rows = mapping[mapping["record_id"] == "a"]
-    assert rows["problem"].tolist()[:2] == ["", "record id met twice; first at a.dat"]
-    assert rows["labels"].tolist() == ["MI", "MI", "MI"]
+
+    def copy_and_edit(lines: list[str]) -> list[str]:
+        copies = [lines[0], lines[0]]
+        copies[edited_line] = copies[edited_line].replace(",AF,AF,", ",MI,AF,")
+        return [*copies, *lines[1:]]
+
+    tampered(mapping_path, copy_and_edit)
+    assert labels_by_record(run())["first/a"] == "MI"
+    assert labels_by_record(run(task="multi"))["first/a"] == "MI"
+
+
+def test_two_copies_of_a_row_with_different_labels_are_refused_with_their_lines(
+    run: Run, mapping_path: Path
+) -> None:
+    run()
+
+    def contradict(lines: list[str]) -> list[str]:
+        return [lines[0].replace(",AF,AF,", f",{label},AF,") for label in ("MI", "BBB")] + lines[1:]
+
+    tampered(mapping_path, contradict)
+    with pytest.raises(DataError, match="two lines for the record first/a, 2 and 3"):
+        run()
 
 
 # Real archives -----------------------------------------------------------------------------------

@@ -368,13 +368,6 @@ def test_coverage_counts_records_labels_and_unmapped_codes() -> None:
     assert "snomed:999" in format_coverage(report)
 
 
-def test_record_id_met_twice_keeps_its_row_and_gets_a_problem() -> None:
-    infos = [RecordInfo("a", "1", "x/1"), RecordInfo("a", "1", "y/1"), RecordInfo("a", "2", "2")]
-    rows = mapping_rows(infos, "own", ".", load_label_set("five"), True)
-    problems = [row["problem"] for row in rows]
-    assert problems == ["", "record id met twice; first at x/1", ""]
-
-
 def test_single_label_task_cannot_choose_without_precedence() -> None:
     infos = [RecordInfo("a", "1", "1", codes=("scp:IMI=1", "scp:LVH=1"))]
     rows = mapping_rows(infos, "own", ".", load_label_set("superdiagnostic"), True)

@@ -11,18 +11,17 @@ from sklearn import metrics as sk
 from einthoven.bootstrap import all_scores, bootstrap_scores, draw_patient_weights
 from einthoven.metrics import (
     MIN_POSITIVES_TO_TUNE,
-    accuracy,
     auroc,
     average_precision,
     best_f1_thresholds,
     confusion_matrix,
     decide,
     f1_scores,
+    label_accuracy,
     label_tables,
     macro_auroc,
-    macro_average_precision,
     macro_f1,
-    micro_f1,
+    macro_mean,
     precision_recall_curve,
     precision_scores,
     ranking_scores,
@@ -60,14 +59,20 @@ def test_decision_scores_equal_scikit_learns(seed: int) -> None:
     np.testing.assert_allclose(precision_scores(targets, decisions), precision)
     np.testing.assert_allclose(recall_scores(targets, decisions), recall)
     np.testing.assert_allclose(f1_scores(targets, decisions), f1)
-    for ours, average in ((macro_f1, "macro"), (weighted_f1, "weighted"), (micro_f1, "micro")):
+    for ours, average in ((macro_f1, "macro"), (weighted_f1, "weighted")):
         assert ours(targets, decisions) == pytest.approx(
             sk.f1_score(targets, decisions, average=average)
         )
+    scores = all_scores(targets, decisions, decisions, None, single=False)
+    assert scores["f1", "micro"][0] == pytest.approx(
+        sk.f1_score(targets, decisions, average="micro")
+    )
     assert subset_accuracy(targets, decisions) == pytest.approx(
         sk.accuracy_score(targets, decisions)
     )
-    assert accuracy(targets, decisions) == pytest.approx(1 - sk.hamming_loss(targets, decisions))
+    assert label_accuracy(targets, decisions) == pytest.approx(
+        1 - sk.hamming_loss(targets, decisions)
+    )
     np.testing.assert_array_equal(
         label_tables(targets, decisions), sk.multilabel_confusion_matrix(targets, decisions)
     )
@@ -77,8 +82,9 @@ def test_single_label_scores_equal_scikit_learns() -> None:
     rng = np.random.default_rng(3)
     truth, called = rng.integers(4, size=200), rng.integers(4, size=200)
     targets, decisions = np.eye(4, dtype=np.uint8)[truth], np.eye(4, dtype=np.uint8)[called]
-    assert accuracy(targets, decisions) == pytest.approx(sk.accuracy_score(truth, called))
-    assert micro_f1(targets, decisions) == pytest.approx(sk.accuracy_score(truth, called))
+    assert subset_accuracy(targets, decisions) == pytest.approx(sk.accuracy_score(truth, called))
+    scores = all_scores(targets, decisions, decisions, None, single=True)
+    assert scores["f1", "micro"][0] == pytest.approx(sk.accuracy_score(truth, called))
     np.testing.assert_array_equal(
         confusion_matrix(targets, decisions), sk.confusion_matrix(truth, called)
     )
@@ -123,7 +129,7 @@ def test_absent_class_is_nan_and_left_out_of_averages() -> None:
     ):  # fmt: skip
         assert scores[0] == 1 and np.isnan(scores[1])
     assert macro_auroc(targets, probabilities) == 1
-    assert macro_average_precision(targets, probabilities) == 1
+    assert macro_mean(average_precision(targets, probabilities)) == 1
     assert macro_f1(targets, decisions) == 1
 
 
@@ -144,7 +150,7 @@ def test_all_wrong_scores_zero() -> None:
     probabilities = np.array([[0.1, 0.9], [0.9, 0.1]])
     decisions = decide(probabilities, None, single=True)
     assert macro_auroc(targets, probabilities) == 0
-    assert macro_f1(targets, decisions) == 0 and accuracy(targets, decisions) == 0
+    assert macro_f1(targets, decisions) == 0 and subset_accuracy(targets, decisions) == 0
 
 
 def test_class_never_called_has_precision_zero_as_in_scikit_learn() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import random
@@ -69,6 +70,20 @@ def test_every_record_found_is_stored_or_rejected_with_a_reason(tmp_path):
     assert list(rejected.columns) == ["archive", "record_id", "path", "reason"]
     assert len(rejected) == 4 and (rejected["reason"] != "").all()
     assert len(open_store(Workspace(tmp_path)).manifest) == 11
+
+
+def test_rows_that_a_person_deletes_copies_or_adds_change_no_count(tmp_path):
+    make_archives(tmp_path)
+    (tmp_path / "Dataset" / "one" / "r001.npy").unlink()
+    first = prepare_archives(settings_for(tmp_path))
+    path = Workspace(tmp_path).mapping_path
+    header, *lines = path.read_text().splitlines()
+    changed = [header, *lines[3:], *lines[5:8], "one,r999,,,MI,,,,,,own,one,r999.npy,"]
+    path.write_text("\n".join(changed))
+    second = prepare_archives(settings_for(tmp_path))
+    assert second == dataclasses.replace(first, n_chunks_made=0)
+    assert second.n_found == 15 == second.n_stored + len(read_rejected(tmp_path))
+    assert open_store(Workspace(tmp_path)).manifest["record"].is_unique
 
 
 def test_stored_windows_are_the_records_in_microvolts(tmp_path):
@@ -213,6 +228,23 @@ def test_second_run_does_nothing_and_says_so(tmp_path, caplog):
     assert "prepare: nothing has changed" in caplog.text
 
 
+def test_finding_nothing_changed_waits_for_no_library_that_only_work_needs(tmp_path):
+    make_archives(tmp_path, n=4)
+    prepare_archives(settings_for(tmp_path))
+    code = """
+import sys
+from pathlib import Path
+from einthoven.prepare import prepare_archives
+from einthoven.settings import Settings
+prepare_archives(Settings(root=Path(sys.argv[1]), target_samples=200, prepare_workers=1))
+heavy = {"scipy", "joblib", "torch", "matplotlib", "wfdb", "sklearn"}
+print(*sorted(heavy & set(sys.modules)), sep=",")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == ""
+
+
 def test_changed_seed_redoes_only_the_splits(tmp_path, caplog):
     make_archives(tmp_path, n=40)
     prepare_archives(settings_for(tmp_path))
@@ -223,6 +255,15 @@ def test_changed_seed_redoes_only_the_splits(tmp_path, caplog):
     assert done.n_chunks_made == 0 and modified(tmp_path) == before
     assert "seed: 0 -> 5" in caplog.text and "audit: no signal has changed" in caplog.text
     assert read_splits(Workspace(tmp_path).splits_path)["train"] != first["train"]
+
+
+def test_new_version_of_the_audit_is_run_on_an_old_store(tmp_path, caplog, monkeypatch):
+    make_archives(tmp_path)
+    prepare_archives(settings_for(tmp_path))
+    monkeypatch.setattr("einthoven.prepare.AUDIT_VERSION", 99)
+    caplog.set_level("INFO", "einthoven")
+    assert prepare_archives(settings_for(tmp_path)).n_chunks_made == 0
+    assert "audit version: " in caplog.text and "audit: 0 pairs" in caplog.text
 
 
 def test_edited_label_redoes_only_manifest_and_splits(tmp_path, caplog):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,35 @@ def test_two_copies_of_an_archive_get_two_names(tmp_path: Path):
     ]
 
 
+def test_name_of_a_second_copy_that_another_folder_has_is_not_given_twice(tmp_path: Path):
+    for inner in ("a", "b"):
+        make_ptbxl(tmp_path / inner)
+    (tmp_path / "c" / "ptb-xl-2").mkdir(parents=True)
+    (tmp_path / "c" / "ptb-xl-2" / "labels.csv").write_text("path,labels\n", encoding="utf-8")
+    assert names_of(tmp_path) == ["ptb-xl", "ptb-xl-2", "ptb-xl-2-2"]
+
+
+def test_ids_are_unique_even_where_one_looks_like_a_second_one(tmp_path: Path):
+    rows = "".join(f"{name},NORM\n" for name in ("a.npy", "a.csv", "a#2.npy", "a.h5"))
+    (tmp_path / "labels.csv").write_text("path,labels\n" + rows, encoding="utf-8")
+    infos = index_archive(find_archives(tmp_path)[0][0], 100)
+    assert [info.record_id for info in infos] == ["a", "a#2", "a#2#2", "a#3"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no UTF-8")
+def test_names_that_are_no_utf8_are_problems_and_stop_nothing(tmp_path: Path):
+    make_tranche(tmp_path / "georgia")
+    make_tranche(tmp_path / "georgia", "E00002")
+    header = tmp_path / "georgia" / "g1" / "E00001.hea"
+    header.rename(header.with_name(os.fsdecode(b"E0000\xff.hea")))
+    (tmp_path / os.fsdecode(b"new\xff")).mkdir()
+    (archive,), remarks = find_archives(tmp_path)
+    infos = {info.record_id: info.problem for info in index_archive(archive, 100)}
+    assert "not UTF-8; rename the file" in infos["E0000\\udcff"]
+    assert "header E00001.hea is not there" in infos["E00001"]
+    assert remarks == ["new\\udcff: its name is not UTF-8, passed by; rename it"]
+
+
 def test_archive_found_is_not_searched_for_others(tmp_path: Path):
     make_ptbxl(tmp_path / "ptb-xl")
     make_tranche(tmp_path / "ptb-xl" / "georgia")
@@ -64,6 +95,19 @@ def test_folders_without_an_archive_are_named_and_hidden_ones_are_not(tmp_path: 
 def test_few_challenge_headers_in_some_other_folder_are_no_archive(tmp_path: Path):
     write_record(tmp_path / "formats" / "odd" / "E00015", sample_values(20, 12), comments=COMMENTS)
     assert names_of(tmp_path) == []
+
+
+def test_stray_header_does_not_hide_an_archive(tmp_path: Path):
+    for number in range(5):
+        make_tranche(tmp_path / "challenge-2021" / "georgia", f"E0000{number}")
+        write_record(tmp_path / "training2017" / f"A0000{number}", sample_values(9, 1))
+    group = tmp_path / "challenge-2021" / "georgia" / "g1"
+    (tmp_path / "training2017" / "REFERENCE.csv").write_text("A00001,N\n", encoding="utf-8")
+    for folder in (group, tmp_path / "training2017"):
+        for name in ("0.hea", "x.hea", ".hidden.hea"):
+            (folder / name).write_text("", encoding="utf-8")
+    assert names_of(tmp_path / "training2017") == ["challenge-2017"]
+    assert names_of(tmp_path / "challenge-2021") == ["challenge-2021-georgia"]
 
 
 def test_zip_file_is_named_with_what_to_do(tmp_path: Path):

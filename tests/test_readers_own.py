@@ -121,6 +121,12 @@ def test_signal_that_cannot_be_used_says_why(tmp_path: Path, columns: str, row: 
     assert reason in str(error.value)
 
 
+def test_fold_that_is_no_whole_number_is_none(tmp_path: Path):
+    rows = ["a.npy,,²", "b.npy,,3.0", "c.npy,,11", "d.npy,,x"]
+    infos = index_own_folder(tmp_path, "path,labels,fold", *rows)
+    assert [info.fold for info in infos] == [None, 3, None, None]
+
+
 def test_labels_csv_without_its_columns_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"labels\.csv has no column labels; found: path"):
         index_own_folder(tmp_path, "path,diagnosis", "x,AF")

@@ -199,7 +199,7 @@ def test_real_georgia_records_of_the_wrong_gain_have_waves_of_a_human_size(share
         ("r.dat 16 1000(0)/mV", "r.dat 16 1000(0)/mmHg", "unit 'mmHg' is not a voltage"),
         ("r.dat 16 1000(0)/mV", "r.dat 16 much/mV", "gain 'much/mV' cannot be understood"),
         ("r.dat 16 1000", "r.dat sixteen 1000", "format 'sixteen' cannot be understood"),
-        ("r.dat 16 1000", "r.dat 9999 1000", "wfdb cannot read r"),
+        ("r.dat 16 1000", "r.dat 9999 1000", "format 9999 is not one of"),
         ("r.dat", "s.dat", "signal file s.dat is not there"),
         ("r.dat", "../r.dat", "outside its own folder: '../r.dat'"),
         ("r.dat", "/etc/passwd", "outside its own folder"),

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from evaluated_workspace import fake_model, make_workspace
+from evaluated_workspace import draw_coarsely, fake_model, make_workspace
 
 from einthoven.evaluation import evaluate_detailed
 from einthoven.files import write_json
@@ -53,9 +53,10 @@ def report_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     settings = make_workspace(root, LABELS, single=True, archives={"ptb-xl": 300, "sph": 40})
     with pytest.MonkeyPatch.context() as patch:
+        draw_coarsely(patch)
         fake_model(patch, LABELS, single=True)
         evaluate_detailed(settings)
-    return write_report(settings)
+        return write_report(settings)
 
 
 def test_report_opens_with_verdict_scores_warnings_and_the_disclaimer(report_path: Path) -> None:
@@ -101,6 +102,24 @@ def test_report_escapes_what_archives_and_labels_say(report_path: Path) -> None:
     assert "<b>OTHER" not in page and "&lt;b&gt;OTHER" in page
     assert "&lt;no signal&gt;" in page
     assert "scp:&lt;i&gt;" in page
+
+
+def test_report_reads_a_mapping_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 40})
+    path = settings.workspace.mapping_path
+    text = path.read_text(encoding="utf-8").replace(",", ";").replace("\n", "\r\n")
+    path.write_bytes(text.encode("utf-16"))
+    files = load_run_files(settings.workspace)
+    assert files.mapping is not None
+    assert files.mapping["archive"].value_counts().to_dict() == {"ptb-xl": 40, "sph": 1}
+
+
+def test_report_is_written_again_only_when_something_has_changed(tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 40})
+    before = write_report(settings).stat().st_mtime_ns
+    assert write_report(settings).stat().st_mtime_ns == before
+    write_json(settings.workspace.checkpoints_dir / "training_history.json", [])
+    assert write_report(settings).stat().st_mtime_ns > before
 
 
 def test_report_says_where_settings_came_from(report_path: Path) -> None:

@@ -35,6 +35,12 @@ def test_all_problems_are_reported_at_once_with_value_origin_and_way_out(tmp_pat
     ]
 
 
+def test_a_setting_in_capitals_in_the_file_is_told_its_name(tmp_path):
+    (tmp_path / "einthoven.toml").write_text("EPOCHS = 2\n")
+    with pytest.raises(ConfigError, match=r"EPOCHS .* is not a setting; did you mean epochs"):
+        load_settings({"root": tmp_path})
+
+
 def test_unknown_label_set_gets_the_nearest_name():
     with pytest.raises(ConfigError, match="did you mean superdiagnostic"):
         load_settings({"label_set": "superdiagnostics"})

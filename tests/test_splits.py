@@ -9,6 +9,7 @@ from einthoven.splits import (
     assign_folds,
     check_splits,
     fold_split,
+    group_patients,
     make_splits,
     read_splits,
     subset_records,
@@ -167,6 +168,53 @@ def test_record_listed_twice_is_refused():
 def test_absent_splits_say_what_to_run(tmp_path):
     with pytest.raises(DataError, match="run `einthoven prepare` first"):
         read_splits(tmp_path / "splits.json")
+
+
+# Patient groups --------------------------------------------------------------------------------
+
+
+def manifest_of_records(rows):
+    columns = ["archive", "record_id", "patient_id", "n_samples"]
+    manifest = pd.DataFrame(rows, columns=columns)
+    return manifest.assign(record=manifest["archive"] + "/" + manifest["record_id"])
+
+
+def test_copy_joins_the_patients_of_both_archives_and_the_published_one_is_canonical():
+    manifest = manifest_of_records(
+        [
+            ("challenge", "c1", "", 1000),
+            ("challenge", "c2", "", 1000),
+            ("ptb-xl", "1", "p1", 900),
+            ("ptb-xl", "2", "p1", 1000),
+            ("ptb-xl", "3", "p2", 1000),
+        ]
+    )
+    pairs = pd.DataFrame({"record": ["challenge/c1"], "copy": ["ptb-xl/1"]})
+    published = np.array([np.nan, np.nan, 3, 3, 4])
+    group, duplicate_of = group_patients(manifest, published, pairs)
+    assert group.tolist() == [
+        "ptb-xl/p1", "challenge/record c2", "ptb-xl/p1", "ptb-xl/p1", "ptb-xl/p2",
+    ]  # fmt: skip
+    assert duplicate_of.tolist() == ["ptb-xl/1", "", "", "", ""]
+
+
+def test_longer_copy_is_canonical_then_the_first_by_name():
+    manifest = manifest_of_records(
+        [("b", "1", "", 900), ("a", "1", "", 900), ("c", "1", "", 1000), ("d", "1", "", 5)]
+    )
+    pairs = pd.DataFrame({"record": ["a/1", "a/1"], "copy": ["b/1", "c/1"]})
+    _, duplicate_of = group_patients(manifest, np.full(4, np.nan), pairs)
+    assert duplicate_of.tolist() == ["c/1", "c/1", "", ""]
+    _, duplicate_of = group_patients(manifest, np.full(4, np.nan), pairs.iloc[:1])
+    assert duplicate_of.tolist() == ["a/1", "", "", ""]
+
+
+def test_no_pairs_leave_every_patient_alone():
+    manifest = manifest_of_records([("a", "1", "p", 9), ("a", "2", "p", 9), ("a", "3", "", 9)])
+    none = pd.DataFrame({"record": [], "copy": []}, dtype=object)
+    group, duplicate_of = group_patients(manifest, np.full(3, np.nan), none)
+    assert group.tolist() == ["a/p", "a/p", "a/record 3"]
+    assert not any(duplicate_of)
 
 
 # Subsets ---------------------------------------------------------------------------------------

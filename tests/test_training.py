@@ -1,15 +1,19 @@
 import json
+from functools import partial
 
 import pytest
 import torch
 from stores import N_SAMPLES, write_tiny_store
 
-from einthoven import runs, training
+from einthoven import run_state, runs, training
 from einthoven.checkpoint import load_trained_model, read_checkpoint
 from einthoven.console import log
-from einthoven.errors import CheckpointError, DataError, SplitError
-from einthoven.files import read_json, write_json
-from einthoven.inference import predict_records
+from einthoven.errors import CheckpointError, ConfigError, DataError, SplitError
+from einthoven.files import read_json, stamp_step, write_json
+from einthoven.inference import choose_device, predict_records
+from einthoven.models.registry import MODELS
+from einthoven.models.resnet1d import ResNet1d
+from einthoven.runs import arithmetic
 from einthoven.settings import Settings
 from einthoven.store import open_store
 from einthoven.training import train_production
@@ -28,6 +32,16 @@ def tiny_settings(root, **changes):
 def weights(settings, name="best_model.pth"):
     values = read_checkpoint(settings.workspace.checkpoints_dir / name)
     return values["weights"] if "weights" in values else values["state"]["weights"]
+
+
+@pytest.fixture(autouse=True)
+def narrow_model(monkeypatch):
+    """The usual architecture with an eighth of its features: nothing here is about its size."""
+    monkeypatch.setitem(MODELS, "resnet1d_wang", partial(ResNet1d, width=16))
+
+
+def kill(*_):
+    raise KeyboardInterrupt
 
 
 def equal(one, other):
@@ -93,7 +107,7 @@ def test_the_best_model_is_that_of_the_best_epoch_and_not_the_last(root, monkeyp
 def test_accumulated_gradient_equals_large_batch_gradient(root, monkeypatch):
     # Batch statistics differ between one large batch and two small ones; a model without them.
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12 * 100, 5))
-    monkeypatch.setattr(training, "build_model", lambda *_, **__: plain)
+    monkeypatch.setattr(run_state, "build_model", lambda *_, **__: plain)
     start = {key: value.clone() for key, value in plain.state_dict().items()}
     found = []
     for name, changes in (("a", {"batch_size_cpu": 32}), ("b", {"grad_accum_steps": 2})):
@@ -199,6 +213,144 @@ def test_a_loss_that_is_not_finite_stops_the_run(root, monkeypatch):
         train_production(tiny_settings(root))
 
 
+# Stopped, damaged, finished ----------------------------------------------------------------------
+
+
+def test_a_run_killed_while_it_is_finished_finishes_when_run_again(root, monkeypatch):
+    whole, killed = (tiny_settings(root, run_name=name, task="multi") for name in "ab")
+    train_production(whole)
+
+    for name in ("write_checkpoint", "stamp_step"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(training, name, kill)
+            train_production(killed)
+        assert not killed.workspace.step_path("train").exists()
+    train_production(killed)
+    assert killed.workspace.step_path("train").exists()
+    one, other = (load_trained_model(s.workspace.best_model_path, CPU) for s in (whole, killed))
+    assert one.thresholds == other.thresholds and equal(weights(whole), weights(killed))
+
+
+def test_a_run_that_stopped_early_trains_no_further_when_run_again(root, monkeypatch):
+    real = training.validate
+    monkeypatch.setattr(
+        training, "validate", lambda run, state: real(run, state) | {"val_f1_macro": 0.5}
+    )
+    settings = tiny_settings(root, epochs=9, early_stop_patience=2)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(training, "finish_run", lambda *_: 1 / 0)
+        train_production(settings)
+    monkeypatch.setattr(training, "train_epoch", None)
+    train_production(settings)
+    assert settings.workspace.step_path("train").exists()
+
+
+def test_a_finished_run_whose_model_is_gone_is_not_up_to_date(root):
+    settings = tiny_settings(root, epochs=1)
+    train_production(settings)
+    settings.workspace.best_model_path.unlink()
+    with pytest.raises(CheckpointError, match=r"best_model\.pth is gone.*--fresh"):
+        train_production(settings)
+    train_production(tiny_settings(root, epochs=1, fresh=True))
+    assert settings.workspace.best_model_path.exists()
+
+
+def test_a_run_that_starts_over_is_not_finished_until_its_end(root, monkeypatch):
+    settings = tiny_settings(root, epochs=1)
+    train_production(settings)
+    for path in settings.workspace.checkpoints_dir.glob("*.pth"):
+        path.unlink()
+    monkeypatch.setattr(training, "finish_run", lambda *_: None)
+    train_production(settings)
+    assert settings.workspace.best_model_path.exists()
+    assert not settings.workspace.step_path("train").exists()
+
+
+def test_a_model_file_in_the_place_of_a_stopped_run_is_named(root):
+    settings = tiny_settings(root, epochs=1)
+    train_production(settings)
+    settings.workspace.step_path("train").unlink()
+    best, last = (
+        settings.workspace.checkpoints_dir / f"{n}.pth" for n in ("best_model", "last_checkpoint")
+    )
+    last.write_bytes(best.read_bytes())
+    with pytest.raises(CheckpointError, match="holds no stopped run; start over with --fresh"):
+        train_production(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"label_set": "superdiagnostic"}, "label_set: five -> superdiagnostic"),
+        ({"target_samples": 500}, "target_samples: 200 -> 500"),
+        ({"bandpass": True}, "bandpass: None -> "),
+        ({"archives": "ptb-xl"}, "archives: tiny -> ptb-xl"),
+        ({"ecg_preprocess_limit": 40}, "ecg_preprocess_limit: 80 -> 40"),
+    ],
+)
+def test_a_store_of_other_settings_is_refused(root, changes, difference):
+    with pytest.raises(DataError, match=difference):
+        train_production(tiny_settings(root, **changes))
+
+
+def test_labels_edited_since_the_store_was_made_are_warned_of(root, caplog):
+    log.addHandler(caplog.handler)
+    settings = tiny_settings(root, dry_run=True)
+    stamp_step(settings.workspace.step_path("prepare"), {"mapping": "another"})
+    train_production(settings)
+    log.removeHandler(caplog.handler)
+    assert "The labels have changed since the store was made" in caplog.text
+
+
+def test_a_class_added_to_ones_own_label_set_makes_it_another_run(root, tmp_path):
+    own = tmp_path / "mine.csv"
+    splits = read_json(tiny_settings(root).workspace.splits_path)
+    write_json(tiny_settings(root).workspace.splits_path, splits | {"label_set": str(own)})
+    own.write_text("code,label\nscp:IMI,MI\nscp:NORM,NORM\n")
+    settings = tiny_settings(root, label_set=str(own), task="single", epochs=1)
+    train_production(settings)
+    own.write_text("code,label\nscp:IMI,MI\nscp:NORM,NORM\nscp:PVC,PVC\n")
+    with pytest.raises(CheckpointError, match="classes: MI, NORM -> MI, NORM, PVC"):
+        train_production(settings)
+
+
+def test_fresh_clears_figures_report_and_predictions_of_this_run_alone(root):
+    other, settings = tiny_settings(root, run_name="other"), tiny_settings(root, epochs=1)
+    train_production(settings)
+    places = [settings.workspace, other.workspace]
+    written = [
+        path
+        for place in places
+        for path in (
+            place.checkpoints_dir / "predictions.parquet",
+            place.checkpoints_dir / "metrics_epoch_007.json",
+            place.figures_dir / "roc_curves_20260101-000000.png",
+            place.report_path,
+            place.figures_dir / "mine.png",
+        )
+    ]
+    for path in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    train_production(tiny_settings(root, epochs=1, fresh=True))
+    assert [path.exists() for path in written] == [False] * 4 + [True] * 6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="DEVICE is cuda:1, and 0 cuda devices can be used here"):
+        choose_device("cuda:1")
+    assert choose_device("auto") == choose_device("cpu") == CPU
+
+
+def test_batches_of_an_epoch_are_counted_once(root, monkeypatch):
+    calls = []
+    real = runs.epoch_chunks
+    monkeypatch.setattr(runs, "epoch_chunks", lambda *given: calls.append(1) or real(*given))
+    train_production(tiny_settings(root, epochs=2, batch_size_cpu=4))
+    assert len(calls) == 1
+
+
 def test_a_dry_run_writes_nothing(root, caplog):
     log.addHandler(caplog.handler)
     settings = tiny_settings(root, dry_run=True)
@@ -231,6 +383,38 @@ def test_predictions_do_not_depend_on_who_else_is_predicted(root, task):
         assert trained.thresholds == {}
     else:
         assert set(trained.thresholds) == {"MI", "AF", "BBB", "NORM", "OTHER"}
+
+
+def test_float16_scales_gradients_and_a_stopped_run_keeps_the_scale(root, monkeypatch):
+    whole, stopped = (tiny_settings(root, run_name=n, mixed_precision="fp16") for n in "ab")
+    train_production(whole)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        real = training.train_epoch
+        patch.setattr(
+            training,
+            "train_epoch",
+            lambda run, state: real(run, state) if state.epoch < 2 else kill(),
+        )
+        train_production(stopped)
+    last = stopped.workspace.checkpoints_dir / "last_checkpoint.pth"
+    values = read_checkpoint(last)
+    assert values["state"]["scaler"]["scale"] > 1
+    train_production(stopped)
+    assert equal(weights(whole, last.name), weights(stopped, last.name))
+    scalers = [
+        read_checkpoint(s.workspace.checkpoints_dir / last.name)["state"]["scaler"]
+        for s in (whole, stopped)
+    ]
+    assert scalers[0] == scalers[1]
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_arithmetic_is_picked_by_the_device(monkeypatch, has_bf16):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    gpu, settings = torch.device("cuda"), Settings()
+    assert arithmetic(settings, gpu) == (torch.bfloat16 if has_bf16 else torch.float16)
+    assert arithmetic(settings, CPU) == torch.float32
+    assert arithmetic(Settings(mixed_precision="off"), gpu) == torch.float32
 
 
 def test_bfloat16_trains_on_a_cpu_when_asked(root):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.files import Workspace, read_json, write_json, write_text
+from einthoven.scoring import MIN_RECORDS_FOR_HEADLINE
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.md"
@@ -68,12 +69,15 @@ def score_rows(name: str, kept: dict[str, Any]) -> list[str]:
         f"| {name.replace('_', ' ')} | {archive} | {part['n']:,} | {interval(part['auroc'])} "
         f"| {interval(part['f1'])} | {kept['seed']} |"
         for archive, part in kept["archives"].items()
+        if part["n"] >= MIN_RECORDS_FOR_HEADLINE
     ]
 
 
 def interval(figure: dict[str, Any]) -> str:
     if figure["value"] is None:
         return "none"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
     return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
 
 

@@ -2,4 +2,6 @@
 
 from einthoven.cli import main
 
-main()
+# Worker processes import this module again where they cannot be forked.
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 
-from einthoven.console import log
+from einthoven.console import log, progress
 from einthoven.records import LEADS
 from einthoven.store import Store, WindowTable
 
@@ -27,6 +27,7 @@ Residency = Literal["device", "memory", "streamed"]
 SHARE_OF_FREE_MEMORY = 0.6
 BYTES_PER_SAMPLE = 2
 WINDOWS_PER_PASS = 512
+WINDOWS_PER_READ = 4096
 
 
 # Where windows are kept -------------------------------------------------------------------------
@@ -111,8 +112,17 @@ def open_windows(store: Store, listed: RecordWindows, device: torch.device) -> W
     if residency == "streamed":
         log.info("Windows do not fit in memory and are read as they are needed")
         return StreamedWindows(store, table, device)
-    samples = torch.from_numpy(store.read_rows(table.shard, table.row))
+    samples = torch.from_numpy(_load_windows(store, table))
     return ResidentWindows(samples.to(device) if residency == "device" else samples, device)
+
+
+def _load_windows(store: Store, table: WindowTable) -> np.ndarray:
+    windows = np.empty((len(table), len(LEADS), store.target_samples), np.int16)
+    starts = range(0, len(table), WINDOWS_PER_READ)
+    for start in progress(starts, desc="Loading windows", unit="parts"):
+        part = slice(start, start + WINDOWS_PER_READ)
+        store.read_rows(table.shard[part], table.row[part], out=windows[part])
+    return windows
 
 
 # What the model sees ----------------------------------------------------------------------------
@@ -184,14 +194,16 @@ def lead_spread(source: WindowSource, listed: RecordWindows) -> torch.Tensor:
     total = torch.zeros(len(LEADS), dtype=torch.float64)
     count = torch.zeros(len(LEADS), dtype=torch.float64)
     unit = torch.ones(len(LEADS))
-    for start in range(0, len(listed.table), WINDOWS_PER_PASS):
+    starts = range(0, len(listed.table), WINDOWS_PER_PASS)
+    for start in progress(starts, desc="Measuring the leads", unit="parts"):
         windows = np.arange(start, min(start + WINDOWS_PER_PASS, len(listed.table)))
         signal = source.fetch(windows)
         n_valid = torch.from_numpy(listed.n_valid[windows]).to(signal.device)
         centred = standardize_batch(signal, n_valid, "dataset", unit.to(signal.device))
-        squares = centred.double().square().sum(-1)
-        total += squares.sum(0).cpu()
-        count += (n_valid[:, None] * (squares > 0)).sum(0).cpu()
+        # Not every GPU has float64.
+        squares = centred.square().sum(-1).cpu().double()
+        total += squares.sum(0)
+        count += (n_valid.cpu()[:, None] * (squares > 0)).sum(0)
     return (total / count.clamp(min=1)).sqrt().float()
 
 

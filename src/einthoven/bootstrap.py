@@ -7,10 +7,12 @@ comes out for all of them together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
+from einthoven.console import progress
 from einthoven.metrics import (
     decision_counts,
     divide_or_nan,
@@ -45,9 +47,11 @@ def bootstrap_scores(
         resamples: R, how many times patients are drawn.
         rng: decides the draws.
     """
+    drawn = draw_patient_weights(groups, resamples, rng)
+    n_chunks = math.ceil(resamples / _rows_per_chunk(len(groups)))
     chunks = [
         all_scores(targets, probabilities, decisions, weights, single)
-        for weights in draw_patient_weights(groups, resamples, rng)
+        for weights in progress(drawn, desc="Resampling patients", total=n_chunks, unit="parts")
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -58,7 +62,7 @@ def draw_patient_weights(
     """Yield float32 ``(r, n)``, R rows in all: how often each record counts in each resample."""
     names, group_of_record = np.unique(groups, return_inverse=True)
     n_groups = len(names)
-    step = max(1, RECORDS_PER_CHUNK // max(len(groups), 1))
+    step = _rows_per_chunk(len(groups))
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(n_groups, size=(rows, n_groups))
@@ -66,6 +70,10 @@ def draw_patient_weights(
         times = np.bincount(drawn.ravel(), minlength=rows * n_groups).reshape(rows, n_groups)
         # Sums of small whole numbers stay exact in float32 up to 16 million records.
         yield times.astype(np.float32)[:, group_of_record]
+
+
+def _rows_per_chunk(n_records: int) -> int:
+    return max(1, RECORDS_PER_CHUNK // max(n_records, 1))
 
 
 def all_scores(

@@ -7,6 +7,7 @@ setting never meets an old shard.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,7 @@ def plan_chunks(
     columns = [mapping[name].to_numpy() for name in ("archive", "record_id", "reader", "folder")]
     archive, record_id, reader, folder = columns
     path, problem = mapping["path"].to_numpy(), mapping["problem"].to_numpy()
+    places = {name: str(archives_dir / name) for name in set(folder)}
     files = FileStamps()
     of_archive: dict[str, list[int]] = defaultdict(list)
     for row in rows:
@@ -83,10 +85,10 @@ def plan_chunks(
             part = members[start : start + RECORDS_PER_SHARD]
             sources, content = [], []
             for row in part:
-                place = archives_dir / folder[row]
+                place = places[folder[row]]
                 stamps = files.of_record(place, path[row])
                 why = problem[row] or _too_large(stamps)
-                sources.append((reader[row], str(place), path[row], why))
+                sources.append((reader[row], place, path[row], why))
                 content.append([record_id[row], reader[row], folder[row], path[row], why, stamps])
             title = f"{_safe_name(name)}-{number:05d}-{digest([dict(how), content])}"
             chunks.append(Chunk(title, np.array(part), sources))
@@ -111,19 +113,24 @@ class FileStamps:
     """Names, sizes and times of the files behind records; each folder is listed once."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, list[tuple[str, int, int]]]] = {}
+        self._folders: dict[str, dict[str, list[tuple[str, int, int]]]] = {}
 
-    def of_record(self, folder: Path, path: str) -> list[tuple[str, int, int]]:
+    def of_record(self, folder: str, path: str) -> list[tuple[str, int, int]]:
         """``(name, bytes, time)`` of every file named like the record, whatever its suffix."""
-        place = folder / path.partition("?")[0]
-        if place.parent not in self._folders:
-            self._folders[place.parent] = _list_files(place.parent)
-        listed = self._folders[place.parent]
-        alike = {*listed.get(place.name, []), *listed.get(place.stem, [])}
-        return sorted(alike)
+        # Plain text: a million `Path`s would take longer than the files themselves.
+        inner, slash, name = path.partition("?")[0].rpartition("/")
+        parent = f"{folder}{slash}{inner}"
+        if parent not in self._folders:
+            self._folders[parent] = _list_files(parent)
+        listed = self._folders[parent]
+        return sorted({*listed.get(name, []), *listed.get(_stem(name), [])})
 
 
-def _list_files(folder: Path) -> dict[str, list[tuple[str, int, int]]]:
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _list_files(folder: str) -> dict[str, list[tuple[str, int, int]]]:
     listed: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
     try:
         with os.scandir(folder) as entries:
@@ -131,7 +138,7 @@ def _list_files(folder: Path) -> dict[str, list[tuple[str, int, int]]]:
                 if entry.is_file():
                     facts = entry.stat()
                     stamp = (entry.name, facts.st_size, facts.st_mtime_ns)
-                    for key in {entry.name, Path(entry.name).stem}:
+                    for key in {entry.name, _stem(entry.name)}:
                         listed[key].append(stamp)
     except OSError:
         # Each of its records will be rejected with a reason when it is read.
@@ -186,8 +193,10 @@ def remove_orphans(records_dir: Path, names: Sequence[str]) -> int:
     n_removed = 0
     for path in sorted(records_dir.iterdir()):
         if path.suffix in (".npy", ".parquet") and path.name not in wanted:
-            path.unlink(missing_ok=True)
-            n_removed += 1
+            # Windows keeps a file that another process still reads; the next run tries again.
+            with contextlib.suppress(PermissionError):
+                path.unlink(missing_ok=True)
+                n_removed += 1
     return n_removed
 
 

@@ -6,6 +6,8 @@ own help only for its settings.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,12 +41,14 @@ class Stage(NamedTuple):
 def show_config(loaded: LoadedSettings) -> int:
     from einthoven.console import format_table
 
-    settings = loaded.settings.model_dump(mode="json")
+    settings = loaded.settings
+    values = settings.model_dump(mode="json") | {"dataset_dir": str(settings.archives_dir)}
+    # The value comes last: a path may be longer than a line.
     rows = [
-        [name.upper(), "none" if value is None else str(value), loaded.origins[name]]
-        for name, value in settings.items()
+        [name.upper(), loaded.origins[name], "(unset)" if value == "" else str(value)]
+        for name, value in values.items()
     ]
-    click.echo(format_table(["setting", "value", "origin"], rows))
+    click.echo(format_table(["setting", "origin", "value"], rows))
     return 0
 
 
@@ -78,9 +82,9 @@ def train(loaded: LoadedSettings) -> int:
 
 
 def evaluate(loaded: LoadedSettings) -> int:
-    from einthoven.evaluation import evaluate_detailed
+    from einthoven.evaluation import evaluate_detailed, evaluation_summary
 
-    evaluate_detailed(loaded.settings)
+    click.echo(evaluation_summary(evaluate_detailed(loaded.settings)))
     return 0
 
 
@@ -94,7 +98,9 @@ def report(loaded: LoadedSettings) -> int:
 
 def run(loaded: LoadedSettings) -> int:
     """Every stage in order; each skips itself when it is up to date."""
-    for stage in (label, prepare, train, evaluate, report):
+    # A dry run trains no model that could be scored.
+    after_training = () if loaded.settings.dry_run else (evaluate, report)
+    for stage in (label, prepare, train, *after_training):
         stage(loaded)
     return 0
 
@@ -109,7 +115,8 @@ def demo(loaded: LoadedSettings) -> int:
 
 
 WORKSPACE = ("workspace", "console")
-ALL_GROUPS = (*WORKSPACE, "archives", "labels", "prepare", "train", "evaluate")
+DATA = ("archives", "labels", "prepare")
+ALL_GROUPS = (*WORKSPACE, *DATA, "machine", "train", "evaluate")
 
 STAGES = {
     "demo": Stage("Make small synthetic archives and run the whole line on them", ALL_GROUPS, demo),
@@ -119,13 +126,13 @@ STAGES = {
     ),
     "prepare": Stage(
         "Turn the archives' records into a store, splits and a duplicate audit",
-        (*WORKSPACE, "archives", "labels", "prepare"), prepare,
+        (*WORKSPACE, *DATA), prepare,
     ),
     "check": Stage("Say what is missing or wrong before a long run", ALL_GROUPS, check),
-    "train": Stage("Train a model", ALL_GROUPS, train),
-    "evaluate": Stage("Score the best model on the test split, with intervals", ALL_GROUPS,
-                      evaluate),
-    "report": Stage("Write one HTML page about a run", ALL_GROUPS, report),
+    "train": Stage("Train a model", (*WORKSPACE, *DATA, "machine", "train"), train),
+    "evaluate": Stage("Score the best model on the test split, with intervals",
+                      (*WORKSPACE, "machine", "evaluate"), evaluate),
+    "report": Stage("Write one HTML page about a run", WORKSPACE, report),
     "run": Stage("label, prepare, train, evaluate and report; skips what is up to date",
                  ALL_GROUPS, run),
     "config": Stage("Print every setting, its value and where that came from", ALL_GROUPS,
@@ -162,7 +169,28 @@ class Stages(click.Group):
             formatter.write_dl([(name, stage.help) for name, stage in STAGES.items()])
 
 
-@click.group(cls=Stages, context_settings={"help_option_names": ["-h", "--help"]})
+class StageCommand(click.Command):
+    """A command whose help lists its settings under the stage that they concern."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from einthoven.settings import Settings, setting_group
+
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            info = Settings.model_fields.get(parameter.name or "")
+            title = setting_group(info).capitalize() if info else "Options"
+            line = parameter.get_help_record(ctx)
+            if line:
+                sections.setdefault(title, []).append(line)
+        for title, lines in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(lines)
+
+
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=Stages, context_settings=HELP_SETTINGS)
 @click.version_option(__version__, prog_name="einthoven")
 def command_line() -> None:
     """Raw 12-lead ECG archives in, a trained and honestly evaluated classifier out.
@@ -182,8 +210,8 @@ def make_command(name: str, stage: Stage) -> click.Command:
     known = setting_names(stage.groups)
 
     def callback(config: Path | None, **flags: Any) -> None:
-        flags |= unknown_flags(click.get_current_context().args, name, known)
-        if name == "demo" and flags["root"] is None:
+        flags |= unknown_flags(click.get_current_context().args, name)
+        if name == "demo" and flags["root"] is None and not os.environ.get("ROOT"):
             flags["root"] = DEMO_ROOT
         loaded = load_settings(flags, config)
         from einthoven.console import setup_logging
@@ -196,7 +224,7 @@ def make_command(name: str, stage: Stage) -> click.Command:
         ["--config"], type=click.Path(path_type=Path), metavar="FILE",
         help="TOML file of settings (default: einthoven.toml in the workspace)",
     )  # fmt: skip
-    return click.Command(
+    return StageCommand(
         name,
         callback=callback,
         params=[*options, toml],
@@ -213,37 +241,52 @@ def setting_option(name: str, info: FieldInfo) -> click.Option:
     flag = "--" + name.replace("_", "-")
     shown = "" if info.default in (None, "") else f"; default {info.default}"
     if info.annotation is bool:
-        declared = f"{flag}/--no-{flag[2:]}" if name not in ("fresh", "dry_run", "quiet") else flag
-        return click.Option([declared], is_flag=True, default=None, help=info.description)
+        default = "on" if info.default else "off"
+        return click.Option(
+            [f"{flag}/--no-{flag[2:]}"], is_flag=True, default=None,
+            help=f"{info.description} [default {default}]",
+        )  # fmt: skip
     metavar = "INTEGER" if info.annotation is int else "VALUE"
     metavar = "NUMBER" if info.annotation is float else metavar
     help_text = f"{info.description} [{allowed_values(name)}{shown}]"
     return click.Option([flag], metavar=metavar, help=help_text)
 
 
-def unknown_flags(words: list[str], command: str, known: list[str]) -> dict[str, str]:
+def unknown_flags(words: list[str], command: str) -> dict[str, str]:
     """What click could not place, as settings for `load_settings` to judge.
 
     Raises:
-        ConfigError: a word that is no flag, or a setting that does not concern the command.
+        ConfigError: words that are no flag, or settings that do not concern the command.
     """
-    flags: dict[str, str] = {}
-    pending = iter(words)
     from einthoven.settings import Settings
 
-    for word in pending:
+    flags: dict[str, str] = {}
+    problems: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
         if not word.startswith("--"):
-            raise ConfigError(f"`einthoven {command}` takes no argument {word!r}; see --help")
-        name, _, value = word[2:].partition("=")
-        name = name.replace("-", "_")
-        if name in Settings.model_fields:
-            raise ConfigError(f"{word} does not concern `einthoven {command}`; leave it out")
-        flags[name] = value or next(pending, "")
+            problems.append(f"`einthoven {command}` takes no argument {word!r}; see --help")
+            continue
+        flag, _, value = word.partition("=")
+        if not value and waiting and not waiting[0].startswith("--"):
+            value = waiting.pop(0)
+        name = flag[2:].replace("-", "_")
+        if name.removeprefix("no_") in Settings.model_fields:
+            problems.append(f"{flag} does not concern `einthoven {command}`; leave it out")
+        else:
+            flags[name] = value
+    if problems:
+        raise ConfigError("\n".join(problems))
     return flags
 
 
 def main() -> None:
     """Run the command line; errors that a user can mend are one message, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A label or path may hold what a pipe's encoding cannot, on Windows above all.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         command_line(prog_name="einthoven")
     except ConfigError as error:

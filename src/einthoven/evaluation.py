@@ -16,10 +16,10 @@ import pandas as pd
 
 from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import format_table, log, plural
-from einthoven.errors import DataError
+from einthoven.errors import CheckpointError, DataError
 from einthoven.figures.curves import plot_training_curves
 from einthoven.figures.saving import figure_stamp, save_figure
-from einthoven.figures.scores import save_score_figures
+from einthoven.figures.scores import SCORE_FIGURES, save_score_figures
 from einthoven.files import (
     Workspace,
     file_digest,
@@ -31,7 +31,7 @@ from einthoven.files import (
 )
 from einthoven.inference import choose_device, predict_records
 from einthoven.metrics import DEFAULT_THRESHOLD, decide
-from einthoven.runs import chosen_records
+from einthoven.runs import chosen_records, data_fingerprint
 from einthoven.scoring import (
     HEADLINE_SCORES,
     MIN_RECORDS_FOR_HEADLINE,
@@ -66,7 +66,7 @@ def evaluate_detailed(settings: Settings) -> dict[str, Any]:
         What ``test_metrics.json`` holds; docs/reference/metrics.md describes it.
 
     Raises:
-        CheckpointError: there is no usable model.
+        CheckpointError: there is no usable model, or it was trained on other data or splits.
         DataError: there is no usable store or split.
     """
     workspace = settings.workspace
@@ -83,7 +83,6 @@ def evaluate_detailed(settings: Settings) -> dict[str, Any]:
     save_score_figures(predictions["test"], metrics, workspace.figures_dir, stamp)
     _save_training_figure(settings, stamp)
     stamp_step(workspace.step_path("evaluate"), inputs)
-    log.info("%s", evaluation_summary(metrics))
     return metrics
 
 
@@ -123,7 +122,10 @@ def _evaluation_inputs(settings: Settings) -> dict[str, Any]:
 def _evaluation_is_current(workspace: Workspace, inputs: Mapping[str, Any]) -> bool:
     stamp = workspace.step_path("evaluate")
     changes = step_changes(stamp, inputs)
-    written = metrics_path(workspace).exists() and predictions_path(workspace).exists()
+    files = (metrics_path(workspace), predictions_path(workspace))
+    written = all(path.exists() for path in files) and all(
+        any(workspace.figures_dir.glob(f"{name}_*.png")) for name in SCORE_FIGURES
+    )
     if not changes and written:
         log.info("Evaluation is up to date (%s)", metrics_path(workspace))
         return True
@@ -140,10 +142,28 @@ def _predict_splits(trained: TrainedModel, settings: Settings) -> dict[str, Pred
     splits = read_splits(settings.workspace.splits_path)
     check_splits(splits, store.manifest)
     chosen = chosen_records(settings, store, splits)
+    check_same_data(trained, data_fingerprint(store, chosen))
     return {
         split: predict_for_scoring(trained, store, chosen[key], split)
         for split, key in (("validation", "val"), ("test", "test"))
     }
+
+
+def check_same_data(trained: TrainedModel, data: str) -> None:
+    """Refuse a model that was trained before the store, its labels or its splits changed.
+
+    It may have been trained on records that are in the test split now.
+
+    Raises:
+        CheckpointError: the model is of other data.
+    """
+    before = trained.facts.get("data")
+    if before != data:
+        raise CheckpointError(
+            f"the best model was trained on other records, labels or splits (data {before}, now "
+            f"{data}) and may have seen records that are in the test split now; train again "
+            "(another --run-name, or --fresh), or run `einthoven prepare` with that run's settings"
+        )
 
 
 def predict_for_scoring(

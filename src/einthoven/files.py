@@ -75,7 +75,8 @@ class Workspace:
 
     def step_path(self, step: str) -> Path:
         """Where the stamp of a finished step lies; see `step_changes`."""
-        folder = self.checkpoints_dir if step in ("train", "evaluate") else self.processed_dir
+        of_run = step in ("train", "evaluate", "report")
+        folder = self.checkpoints_dir if of_run else self.processed_dir
         return folder / ".steps" / f"{step}.json"
 
 

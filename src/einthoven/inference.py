@@ -6,6 +6,8 @@ overlapping crops, when the model was trained on crops.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import nn
@@ -18,6 +20,8 @@ from einthoven.batches import (
     overlapping_starts,
 )
 from einthoven.checkpoint import ModelInput, TrainedModel
+from einthoven.console import plural, progress
+from einthoven.errors import ConfigError
 from einthoven.store import Store
 
 CROPS_PER_PASS = 512
@@ -34,7 +38,9 @@ def predict_records(trained: TrainedModel, store: Store, record_indices: np.ndar
     """
     listed = list_windows(store, record_indices)
     source = open_windows(store, listed, trained.device)
-    return predict_windows(trained.model, trained.input, trained.single, source, listed)
+    return predict_windows(
+        trained.model, trained.input, trained.single, source, listed, shown_as="Predicting"
+    )
 
 
 @torch.inference_mode()
@@ -44,20 +50,27 @@ def predict_windows(
     single: bool,
     source: WindowSource,
     listed: RecordWindows,
+    shown_as: str = "",
 ) -> np.ndarray:
     """Probabilities of the listed records; see `predict_records`.
 
     The model is left in the mode, training or evaluation, in which it was met.
+
+    Args:
+        shown_as: name of a progress bar; none is shown without it.
     """
     was_training = model.training
     model.eval()
     starts = overlapping_starts(listed.n_valid, model_input.window, model_input.crop)
     per_pass = max(1, CROPS_PER_PASS // starts.shape[1])
+    passes: Iterable[np.ndarray] = np.array_split(
+        np.arange(len(starts)), np.arange(per_pass, len(starts), per_pass)
+    )
+    if shown_as:
+        passes = progress(passes, desc=shown_as, unit="passes")
     rows = [
         _window_probabilities(model, model_input, single, source, listed, windows, starts[windows])
-        for windows in np.array_split(
-            np.arange(len(starts)), np.arange(per_pass, len(starts), per_pass)
-        )
+        for windows in passes
     ]
     model.train(was_training)
     per_window = torch.cat(rows).cpu().numpy()
@@ -90,7 +103,21 @@ def _window_probabilities(
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a setting names; ``auto`` takes a GPU where there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that a setting names; ``auto`` takes a CUDA GPU where there is one.
+
+    Raises:
+        ConfigError: this machine, or this build of torch, has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    there = {
+        "cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count(),
+    }[device.type]  # fmt: skip
+    if (device.index or 0) >= there:
+        kind = {"cuda": "a CUDA build of torch", "mps": "an Apple GPU"}.get(device.type, "")
+        raise ConfigError(
+            f"DEVICE is {name}, and {plural(there, f'{device.type} device')} can be used here; "
+            f"use auto, or {kind} on a machine that has it"
+        )
+    return device

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,26 @@ def label_archives(settings: Settings) -> pd.DataFrame:
 
     Raises:
         ConfigError: a label set or archive that is not there.
-        DataError: no archives, an archive's list of records that cannot be used, or edits that name
-            no label.
+        DataError: no archives, an archive's list of records that cannot be used, edits that name
+            no label, or a file that another program keeps open.
     """
+    with _open_elsewhere_explained(settings.workspace.mapping_path):
+        return _label_or_skip(settings)
+
+
+@contextlib.contextmanager
+def _open_elsewhere_explained(path: Path) -> Iterator[None]:
+    # On Windows a spreadsheet keeps others from reading or replacing the file that it shows.
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be read or replaced ({error.strerror}); close the "
+            "program that has it open, say a spreadsheet, and run again"
+        ) from error
+
+
+def _label_or_skip(settings: Settings) -> pd.DataFrame:
     label_set = load_label_set(settings.label_set)
     single = label_set.single if settings.task == "auto" else settings.task == "single"
     found, remarks = find_archives(settings.archives_dir)
@@ -270,7 +288,7 @@ def archive_digest(folder: Path) -> str:
     """
     state = hashlib.sha256()
     for line in sorted(_file_lines(folder)):
-        state.update(line.encode("utf-8", "surrogateescape"))
+        state.update(line.encode("utf-8", "backslashreplace"))
     for path in sorted(folder.glob("*.csv")):
         state.update(file_digest(path).encode())
     return state.hexdigest()[:16]

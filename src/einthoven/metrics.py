@@ -150,15 +150,6 @@ def f1_scores(targets: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     return _only_row(np.where(there > 0, divide_or_zero(2 * hits, called + there), np.nan))
 
 
-def accuracy(targets: np.ndarray, decisions: np.ndarray) -> float:
-    """Share of records with the right class; where they may have several, share of right entries.
-
-    Exactly one label in every row of both makes them records of one class.
-    """
-    has_one_label = all(((m > 0).sum(axis=1) == 1).all() for m in (targets, decisions))
-    return (subset_accuracy if has_one_label else label_accuracy)(targets, decisions)
-
-
 def label_accuracy(targets: np.ndarray, decisions: np.ndarray) -> float:
     """Share of right entries of the matrix: the mean over labels of each one's accuracy."""
     right = (targets > 0) == (decisions > 0)
@@ -195,11 +186,6 @@ def macro_auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     return float(macro_mean(auroc(targets, probabilities)))
 
 
-def macro_average_precision(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Average precision averaged over the classes that have one."""
-    return float(macro_mean(average_precision(targets, probabilities)))
-
-
 def macro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
     """F1 averaged over the classes that have one."""
     return float(macro_mean(f1_scores(targets, decisions)))
@@ -208,12 +194,6 @@ def macro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
 def weighted_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
     """F1 averaged over classes, each counting as often as it has positives."""
     return float(weighted_mean(f1_scores(targets, decisions), (targets > 0).sum(axis=0)))
-
-
-def micro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
-    """F1 of all entries of the matrix taken together; the accuracy where records have one label."""
-    hits, called, there = (counts.sum() for counts in decision_counts(targets, decisions))
-    return float(divide_or_nan(2 * hits, called + there))
 
 
 # Decisions from probabilities ----------------------------------------------------------------

@@ -15,9 +15,11 @@ from einthoven.batches import choose_residency
 from einthoven.console import format_table, plural
 from einthoven.errors import EinthovenError
 from einthoven.inference import choose_device
-from einthoven.labelling import read_mapping
+from einthoven.labelling import choose_archives, read_mapping
 from einthoven.labels.sets import load_label_set
 from einthoven.readers.registry import find_archives
+from einthoven.records import LEADS
+from einthoven.runs import is_mapping_newer, store_differences
 from einthoven.settings import Settings
 from einthoven.splits import check_splits, read_splits
 from einthoven.store import label_matrix, open_store
@@ -82,9 +84,10 @@ def format_checks(checks: list[Check]) -> str:
 
 
 def check_archives(settings: Settings) -> Iterator[Check]:
-    archives, remarks = find_archives(settings.archives_dir)
-    names = ", ".join(archive.name for archive in archives)
-    if archives:
+    found, remarks = find_archives(settings.archives_dir)
+    if found:
+        archives = choose_archives(found, settings.archives, settings.archives_dir, remarks)
+        names = ", ".join(archive.name for archive in archives)
         yield Check("archives", "passed", f"{plural(len(archives), 'archive')}: {names}")
     else:
         yield Check(
@@ -113,15 +116,19 @@ def check_mapping(settings: Settings) -> Iterator[Check]:
 
 def check_store(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
-    found = f"{plural(len(store.manifest), 'record')} at {store.target_fs} Hz"
-    wished = (settings.target_fs, settings.target_samples)
-    if (store.target_fs, store.target_samples) != wished:
+    splits = read_splits(settings.workspace.splits_path)
+    for difference in store_differences(settings, store, splits):
         yield Check(
-            "store", "failed", f"{found} in windows of {store.target_samples} samples, "
-            f"not {wished[0]} Hz and {wished[1]}", "run `einthoven prepare`",
+            "store", "failed", f"prepared with another setting, {difference}",
+            "run `einthoven prepare` with the settings of the run, or give the store's",
         )  # fmt: skip
-    else:
-        yield Check("store", "passed", found)
+    if is_mapping_newer(settings.workspace):
+        yield Check(
+            "store", "warning", "the labels have changed since the store was made",
+            "run `einthoven prepare`",
+        )  # fmt: skip
+    size = f"in windows of {store.target_samples} samples at {store.target_fs} Hz"
+    yield Check("store", "passed", f"{plural(len(store.manifest), 'record')} {size}")
 
 
 def check_split_patients(settings: Settings) -> Iterator[Check]:
@@ -135,6 +142,7 @@ def check_split_patients(settings: Settings) -> Iterator[Check]:
 def check_classes(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
     splits = read_splits(settings.workspace.splits_path)
+    check_splits(splits, store.manifest)
     labels = load_label_set(settings.label_set).labels
     by_record = store.manifest.set_index("record")
     for split in ("train", "val", "test"):
@@ -159,10 +167,6 @@ def check_classes(settings: Settings) -> Iterator[Check]:
 
 def check_device(settings: Settings) -> Iterator[Check]:
     device = choose_device(settings.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        yield Check("device", "failed", f"{device} is asked for, but there is no CUDA GPU",
-                    "use --device auto, or install a CUDA build of torch")  # fmt: skip
-        return
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     threads = plural(torch.get_num_threads(), "thread")
     yield Check("device", "passed", f"{device} {name}".strip() + f", {threads}")
@@ -189,7 +193,11 @@ def check_disk(settings: Settings) -> Iterator[Check]:
         return
     free = shutil.disk_usage(folder).free / GIB
     if free < LITTLE_FREE_DISK_GIB:
-        yield Check("disk", "warning", f"{free:.1f} GiB free", "50 GiB suffice for all archives")
+        per_record = 2 * len(LEADS) * settings.target_samples / 1000
+        yield Check(
+            "disk", "warning", f"{free:.1f} GiB free",
+            f"a window takes {per_record:.0f} kB: make room, or use another --root",
+        )  # fmt: skip
     else:
         yield Check("disk", "passed", f"{free:.0f} GiB free")
 

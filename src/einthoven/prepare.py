@@ -7,22 +7,21 @@ setting redoes its chunk, any chunk the audit, a label or the seed only the mani
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from einthoven.audit import (
     AUDIT_VERSION,
     PAIR_COLUMNS,
     Sketches,
     find_duplicates,
-    group_patients,
 )
 from einthoven.chunks import (
     Chunk,
@@ -54,6 +53,7 @@ from einthoven.splits import (
     SPLITS,
     assign_folds,
     check_splits,
+    group_patients,
     is_counted,
     make_splits,
     read_splits,
@@ -94,7 +94,7 @@ def prepare_archives(settings: Settings) -> Prepared:
     mapping = label_archives(settings)
     workspace, how = settings.workspace, signal_settings(settings)
     rows = subset_records(mapping, settings.ecg_preprocess_limit, settings.seed)
-    chunks = plan_chunks(refuse_second_ids(mapping), rows, settings.archives_dir, how)
+    chunks = plan_chunks(mapping, rows, settings.archives_dir, how)
     inputs = _prepare_inputs(settings, chunks, len(rows))
     stamp_path = workspace.step_path("prepare")
     changes = step_changes(stamp_path, inputs) or _damage(workspace)
@@ -115,15 +115,6 @@ def prepare_archives(settings: Settings) -> Prepared:
     return counts
 
 
-def refuse_second_ids(mapping: pd.DataFrame) -> pd.DataFrame:
-    """The mapping, with a problem for each record whose id was met before in its archive."""
-    second = mapping.duplicated(["archive", "record_id"]) & (mapping["problem"] == "")
-    if not second.any():
-        return mapping
-    reason = "another record of this archive has the same id; the first one is kept"
-    return mapping.assign(problem=mapping["problem"].mask(second, reason))
-
-
 def _warn_of_defects(rejected: pd.DataFrame) -> bool:
     """Say on which records our own code failed; they are tried again on the next run."""
     defects = rejected[rejected["reason"].str.startswith(DEFECT_REASON)]
@@ -141,6 +132,7 @@ def _prepare_inputs(settings: Settings, chunks: Sequence[Chunk], n_chosen: int) 
         "signals": digest([chunk.name for chunk in chunks]),
         "records chosen": n_chosen,
         "signal settings": str(signal_settings(settings)),
+        "audit version": AUDIT_VERSION,
         "mapping": file_digest(settings.workspace.mapping_path),
         "label set": settings.label_set,
         "seed": settings.seed,
@@ -223,6 +215,10 @@ def _in_processes(
     function: Callable[..., int], calls: Sequence[tuple[Any, ...]], n_workers: int
 ) -> Iterator[int]:
     """Results as they come; one call, or one worker, needs no process of its own."""
+    # A quarter of a second, which a run that finds nothing changed need not wait for.
+    import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     n_jobs = min(n_workers or joblib.cpu_count(), len(calls))
     try:
         if n_jobs == 1:
@@ -372,10 +368,9 @@ def format_splits(manifest: pd.DataFrame, splits: Mapping[str, Any]) -> str:
     """A table of records per split and label, and of patients."""
     counted = manifest[is_counted(manifest)].set_index("record")
     parts = {split: counted.loc[splits[split]] for split in SPLITS}
-    labels = sorted(set(counted["labels"].explode()))
+    counts = [Counter(chain.from_iterable(part["labels"])) for part in parts.values()]
     lines: list[list[object]] = [
-        [label, *(int((part["labels"].explode() == label).sum()) for part in parts.values())]
-        for label in labels
+        [label, *(count[label] for count in counts)] for label in sorted(set().union(*counts))
     ]
     lines.append(["records", *(len(part) for part in parts.values())])
     lines.append(["patients", *(part["patient_group"].nunique() for part in parts.values())])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from einthoven.batches import (
 from einthoven.checkpoint import ModelInput
 from einthoven.console import log
 from einthoven.errors import CheckpointError, DataError
-from einthoven.files import Workspace, digest, step_changes
+from einthoven.files import Workspace, digest, file_digest, read_json, step_changes
 from einthoven.labels.sets import load_label_set
 from einthoven.objective import balanced_weights
 from einthoven.settings import Settings, setting_names
@@ -32,9 +34,18 @@ MODE_RECORDS = {"smoke": 256, "medium": 5000}
 # Settings of these groups that cannot change a result, or whose effect is seen elsewhere: in the
 # batch size that the device gets, or in the records that were prepared.
 WITHOUT_EFFECT = {
-    "prepare_workers", "num_workers", "dry_run", "fresh", "device", "batch_size_cpu",
-    "batch_size_gpu", "ecg_preprocess_limit",
+    "prepare_workers", "num_workers", "dry_run", "fresh", "batch_size_cpu", "batch_size_gpu",
+    "ecg_preprocess_limit",
 }  # fmt: skip
+
+# What training, evaluation and report write into a run's three folders.
+CHECKPOINT_FILES = (
+    ".steps/train.json", ".steps/evaluate.json", ".steps/report.json",
+    "last_checkpoint.pth", "best_model.pth", "run.json", "training_history.json",
+    "metrics_epoch_*.json", "test_metrics.json", "predictions.parquet", "inference_examples.json",
+    ".last_checkpoint-*.pth", ".best_model-*.pth",  # of a run that was killed while it wrote
+)  # fmt: skip
+FIGURE_FILES = "*_[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]-[0-9][0-9][0-9][0-9][0-9][0-9].png"
 
 # A run's parts ----------------------------------------------------------------------------------
 
@@ -76,13 +87,17 @@ class Run:
     def batch_size(self) -> int:
         return device_batch_size(self.settings, self.device)
 
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        return arithmetic(self.settings, self.device)
+
     @property
     def n_epochs(self) -> int:
         return 1 if self.settings.run_mode == "smoke" else self.settings.epochs
 
-    @property
+    @cached_property
     def chunk_sizes(self) -> list[int]:
-        """Records of each batch of an epoch."""
+        """Records of each batch of an epoch; asked for at every step."""
         return [len(c) for c in epoch_chunks(np.arange(len(self.train.records)), self.batch_size)]
 
     @property
@@ -95,7 +110,7 @@ def open_run(
 ) -> Run:
     """Load both splits and fit on the training split what is fitted to data."""
     label_set = load_label_set(settings.label_set)
-    single = label_set.single if settings.task == "auto" else settings.task == "single"
+    single = has_one_label(settings)
     chosen = chosen_records(settings, store, splits)
     train = open_split("train", chosen["train"], store, label_set.labels, device)
     val = open_split("val", chosen["val"], store, label_set.labels, device)
@@ -121,6 +136,13 @@ def open_run(
         weights=None if weights is None else weights.to(device),
         data=data_fingerprint(store, chosen),
     )
+
+
+def has_one_label(settings: Settings) -> bool:
+    """Whether each record of the task has exactly one label."""
+    if settings.task == "auto":
+        return load_label_set(settings.label_set).single
+    return settings.task == "single"
 
 
 def chosen_records(
@@ -170,8 +192,71 @@ def arithmetic(settings: Settings, device: torch.device) -> torch.dtype:
     if wish == "auto":
         if device.type != "cuda":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older cards only emulate bfloat16, slowly.
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[wish]
+
+
+# The store it is trained on ---------------------------------------------------------------------
+
+
+def check_store_settings(settings: Settings, store: Store, splits: Mapping[str, Any]) -> None:
+    """Refuse a store that was prepared with other settings than these.
+
+    Raises:
+        DataError: names each difference.
+    """
+    differences = store_differences(settings, store, splits)
+    if differences:
+        lines = "\n".join(f"  {line}" for line in differences)
+        raise DataError(
+            f"the store was prepared with other settings (store -> now):\n{lines}\n"
+            "Run `einthoven prepare` with the settings of now, or give those of the store"
+        )
+
+
+def store_differences(settings: Settings, store: Store, splits: Mapping[str, Any]) -> list[str]:
+    """Which settings a store was not prepared with, as lines to print."""
+    label_set = str(splits.get("label_set", settings.label_set))
+    n_records = len(store.manifest)
+    limit = settings.ecg_preprocess_limit
+    band = (settings.bandpass_low_hz, settings.bandpass_high_hz) if settings.bandpass else None
+    pairs = {
+        # A label set of one's own is a path, which may be written in several ways.
+        "label_set": (Path(label_set).name, Path(settings.label_set).name),
+        "labels per record": _labels_per_record(settings, store),
+        "target_fs": (store.target_fs, settings.target_fs),
+        "target_samples": (store.target_samples, settings.target_samples),
+        "bandpass": (store.band if store.band[1] else None, band),
+        "ecg_preprocess_limit": (n_records, limit) if 0 < limit < n_records else (0, 0),
+        "archives": _archives_beside(settings, store),
+    }
+    return [f"{name}: {then} -> {now}" for name, (then, now) in pairs.items() if then != now]
+
+
+def _labels_per_record(settings: Settings, store: Store) -> tuple[str, str]:
+    wished = "one" if has_one_label(settings) else "any number"
+    if any(len(labels) > 1 for labels in store.manifest["labels"]):
+        return "any number", wished
+    # One each may be all that the archives state; only the step that mapped the codes knows.
+    stamp = settings.workspace.step_path("label")
+    return str(read_json(stamp)["labels per record"]) if stamp.exists() else wished, wished
+
+
+def _archives_beside(settings: Settings, store: Store) -> tuple[str, str]:
+    """The store's archives and those asked for, where the store holds others too."""
+    wished = {name.strip() for name in settings.archives.split(",") if name.strip()}
+    stored = set(store.manifest["archive"])
+    if not wished or stored <= wished:
+        return "", ""
+    return ",".join(sorted(stored)), ",".join(sorted(wished))
+
+
+def is_mapping_newer(workspace: Workspace) -> bool:
+    """Whether the mapping table has changed since the store was made from it."""
+    stamp = workspace.step_path("prepare")
+    return stamp.exists() and read_json(stamp).get("mapping") != file_digest(workspace.mapping_path)
 
 
 # Going on, or not -------------------------------------------------------------------------------
@@ -186,6 +271,8 @@ def run_inputs(
         "seed": settings.seed,
         "run_mode": settings.run_mode,
         **{name: getattr(settings, name) for name in names},
+        "classes": ", ".join(load_label_set(settings.label_set).labels),
+        "device": device.type,
         "batch_size": device_batch_size(settings, device),
         "arithmetic": str(arithmetic(settings, device)),
         "data": data_fingerprint(store, chosen_records(settings, store, splits)),
@@ -209,7 +296,8 @@ def is_finished(settings: Settings, inputs: Mapping[str, Any]) -> bool:
         CheckpointError: the folder holds a finished run with other settings.
     """
     stamp_path = settings.workspace.step_path("train")
-    if settings.fresh or not stamp_path.exists():
+    is_whole = stamp_path.exists() and settings.workspace.best_model_path.exists()
+    if settings.fresh or not is_whole:
         return False
     changes = step_changes(stamp_path, inputs)
     if changes:
@@ -233,12 +321,8 @@ def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
 
 
 def clear_run(workspace: Workspace) -> None:
-    """Delete what an earlier run of this name wrote into its checkpoints folder."""
-    folder = workspace.checkpoints_dir
-    written = [
-        *folder.glob("*.pth"), *folder.glob("metrics_epoch_*.json"),
-        *folder.glob("*.json"), *folder.glob("predictions.parquet"),
-        *(folder / ".steps").glob("*.json"),
-    ]  # fmt: skip
-    for path in written:
+    """Delete what an earlier run of this name wrote: checkpoints, scores, figures and report."""
+    # Stamps go first: a run that is half deleted is not finished.
+    written = [path for name in CHECKPOINT_FILES for path in workspace.checkpoints_dir.glob(name)]
+    for path in [*written, *workspace.figures_dir.glob(FIGURE_FILES), workspace.report_path]:
         path.unlink(missing_ok=True)

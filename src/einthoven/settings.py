@@ -49,7 +49,7 @@ class Settings(BaseModel):
     run_mode: Literal["smoke", "medium", "full"] = knob(
         "full", "workspace", "How much is run: smoke 256 records, medium 5,000, full everything"
     )
-    seed: int = knob(0, "workspace", "Seed of every random choice", ge=0, lt=2**31)
+    seed: int = knob(0, "workspace", "Seed of every random choice", ge=0, le=2**31 - 1)
 
     # Archives and labels -------------------------------------------------------------------------
     dataset_dir: Path | None = knob(
@@ -80,6 +80,12 @@ class Settings(BaseModel):
         0, "prepare", "Processes that prepare records (0: one per core)", ge=0, le=1024
     )
 
+    # Machine -------------------------------------------------------------------------------------
+    device: str = knob(
+        "auto", "machine", "Where the model computes (auto: a CUDA GPU where there is one)",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+    )  # fmt: skip
+
     # Training ------------------------------------------------------------------------------------
     model_name: Literal["resnet1d_wang"] = knob("resnet1d_wang", "train", "Architecture")
     crop_samples: int = knob(
@@ -90,9 +96,6 @@ class Settings(BaseModel):
         "dataset",
         "train",
         "Divide each lead by its spread over the training split, over the record, or over the lead",
-    )
-    device: str = knob(
-        "auto", "train", "auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
     )
     batch_size_cpu: int = knob(64, "train", "Records per batch on a CPU", ge=1, le=65536)
     batch_size_gpu: int = knob(64, "train", "Records per batch on a GPU", ge=1, le=65536)
@@ -242,7 +245,9 @@ def explain_problems(
 
 def _explain(name: str, problem: Any, value: Any, origin: str) -> str:
     if problem["type"] == "extra_forbidden":
-        return f"{name} ({origin}) is not a setting{did_you_mean(name, Settings.model_fields)}"
+        return (
+            f"{name} ({origin}) is not a setting{did_you_mean(name.lower(), Settings.model_fields)}"
+        )
     hint = ""
     if problem["type"] == "literal_error" and isinstance(value, str):
         choices = get_args(Settings.model_fields[name].annotation)
@@ -305,7 +310,7 @@ def _bounds(info: FieldInfo) -> str:
     high = f"to {limits['le']:,}" if "le" in limits else ""
     high = f"and below {limits['lt']:,}" if "lt" in limits else high
     if low.startswith("from") and not high:
-        return f"{low.removeprefix('from ')} or more"
+        return f"of {low.removeprefix('from ')} or more"
     if low.startswith("above") and high.startswith("to"):
         high = "and at most" + high.removeprefix("to")
     return f"{low} {high}".strip()

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from einthoven.audit import SKETCH_LEADS, sketch_signals
 from einthoven.errors import RecordError
 from einthoven.files import atomic_path
-from einthoven.quality import check_signal, fill_missing, quality_flags
+from einthoven.quality import LOWEST_FS, check_signal, fill_missing, quality_flags
 from einthoven.readers.registry import read_signal
 from einthoven.records import LEADS, standard_leads
 from einthoven.signal import preprocess, to_microvolts, to_windows
@@ -73,7 +73,7 @@ def prepare_record(
         RecordError: it cannot be used, with the reason.
     """
     recorded, fs, names = read_signal(reader, folder, path)
-    if recorded.shape[1] > LONGEST_RECORD_S * fs > 0:
+    if recorded.shape[1] > LONGEST_RECORD_S * fs and fs >= LOWEST_FS:
         raise RecordError(
             f"the signal lasts {recorded.shape[1] / fs / 3600:.1f} h; at most "
             f"{LONGEST_RECORD_S / 3600:g} h are taken: cut the recording into shorter ones"

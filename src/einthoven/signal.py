@@ -1,7 +1,8 @@
 """What is done to a signal between the archive and the store.
 
 Arrays in, arrays out: resampling and band-pass in one pass, windows, the store's unit.
-Signals are float32 millivolts, ``(lead, sample)``; rates are hertz.
+Signals are float32 millivolts, ``(lead, sample)``; rates are hertz. scipy is imported where it is
+used, because it takes longer to import than a run that finds nothing changed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft
 
 from einthoven.errors import ConfigError
 
@@ -55,6 +55,8 @@ def preprocess(
     >>> preprocess(np.zeros((12, 5000), np.float32), 500, 100, (0.5, 40)).shape
     (12, 1000)
     """
+    from scipy import fft
+
     low, high = band if band is not None else (0.0, math.inf)
     if high >= min(fs, target_fs) / 2:
         high = math.inf
@@ -128,12 +130,14 @@ def _filter_half_length(fs: float, target_fs: float, low: float, high: float) ->
 @lru_cache(maxsize=1024)
 def _fft_lengths(n_least: int, n_samples: int, fs: float, target_fs: float) -> tuple[int, int]:
     """Fast transform lengths before and after resampling, in the ratio of the rates."""
+    from scipy.fft import next_fast_len
+
     exact = Fraction(target_fs) / Fraction(fs)
     for largest in (10, 100, 1000, 10_000, 100_000):
         ratio = exact.limit_denominator(largest)
         if abs(ratio - exact) * n_samples <= GRID_TOLERANCE:
             break
-    blocks = fft.next_fast_len(math.ceil(n_least / ratio.denominator), real=True)
+    blocks = next_fast_len(math.ceil(n_least / ratio.denominator), real=True)
     return blocks * ratio.denominator, blocks * ratio.numerator
 
 
@@ -158,6 +162,8 @@ def _filter_response(
 
 def _lowpass_response(n_fft: int, fs: float, pass_end: float, stop_start: float) -> np.ndarray:
     """Zero-phase response of a Kaiser-windowed low-pass whose gain at 0 Hz is exactly 1."""
+    from scipy.fft import rfft
+
     half = _kaiser_half_length(fs, stop_start - pass_end)
     offsets = np.arange(-half, half + 1)
     excess = FILTER_ATTENUATION_DB - 21
@@ -165,7 +171,7 @@ def _lowpass_response(n_fft: int, fs: float, pass_end: float, stop_start: float)
     kernel = np.sinc((pass_end + stop_start) / fs * offsets) * window
     circular = np.zeros(n_fft)
     circular[offsets] = kernel / kernel.sum()
-    return np.asarray(fft.rfft(circular).real)
+    return np.asarray(rfft(circular).real)
 
 
 def _extend_circularly(signal: np.ndarray, n_fft: int, point_mirror: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Patient-wise splits, folds for cross-validation, and subsets of whole patients.
+"""Patient groups, patient-wise splits, folds for cross-validation, subsets of whole patients.
 
 Every stored record has a fold from 1 to 10. PTB-XL's are its published ones; all other patients
 are dealt to folds by their labels. A split is a choice of folds, so that one code serves the usual
@@ -21,6 +21,63 @@ from einthoven.store import patient_keys
 
 N_FOLDS = 10
 SPLITS = ("train", "val", "test")
+
+
+# Patients and copies ---------------------------------------------------------------------------
+
+
+def group_patients(
+    manifest: pd.DataFrame, published: np.ndarray, pairs: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join patients who share a recording, and pick one copy of each recording.
+
+    The canonical copy is one with a published fold, else one whose patient is known, else the
+    longer one, else the first by name.
+
+    Args:
+        manifest: rows with ``record``, ``archive``, ``record_id``, ``patient_id``, ``n_samples``.
+        published: ``(n,)`` the archive's own fold; NaN where it has none.
+        pairs: of `find_duplicates`.
+
+    Returns:
+        ``patient_group`` and ``duplicate_of`` (empty for a canonical record), ``(n,)`` each.
+    """
+    n = len(manifest)
+    index = pd.Index(manifest["record"])
+    first = index.get_indexer(pd.Index(pairs["record"], dtype=object))
+    second = index.get_indexer(pd.Index(pairs["copy"], dtype=object))
+    keys = patient_keys(manifest.drop(columns="patient_group", errors="ignore"))
+    patient, _ = pd.factorize(keys)
+    recording = _components(first, second, n)
+    group = _components(patient[first], patient[second], int(patient.max(initial=-1)) + 1)[patient]
+    ranks = pd.DataFrame(
+        {
+            "unpublished": np.isnan(np.asarray(published, float)),
+            "unknown": (manifest["patient_id"] == "").to_numpy(),
+            "shortness": -manifest["n_samples"].to_numpy(),
+            "name": manifest["record"].to_numpy(),
+        }
+    )
+    order = ranks.sort_values(list(ranks.columns)).index.to_numpy()
+    canonical = _first_of_each(recording, order)
+    names = manifest["record"].to_numpy()
+    duplicate_of = np.where(canonical == np.arange(n), "", names[canonical])
+    return keys.to_numpy()[_first_of_each(group, order)], duplicate_of
+
+
+def _components(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(edges, directed=False)[1])
+
+
+def _first_of_each(number: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each element, which element of its component comes first in an order."""
+    best = np.empty(int(number.max(initial=-1)) + 1, np.int64)
+    best[number[order[::-1]]] = order[::-1]
+    return np.asarray(best[number])
 
 
 # Folds -----------------------------------------------------------------------------------------

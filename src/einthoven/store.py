@@ -20,6 +20,7 @@ import pandas as pd
 from einthoven.errors import DataError
 from einthoven.files import Workspace
 from einthoven.records import LEADS
+from einthoven.signal import window_starts
 
 MICROVOLTS_PER_MILLIVOLT = 1000.0
 
@@ -232,6 +233,16 @@ def store_of_manifest(manifest: pd.DataFrame, records_dir: Path) -> Store:
         band=(low, high),
         digest=str(attrs.get("digest", "")),
     )
+
+
+def stored_signal(store: Store, index: int) -> np.ndarray:
+    """``(12, n_samples)`` int16: a record as prepared, put together from its windows."""
+    windows = store.windows(index)
+    n_samples, n_window = int(store.manifest["n_samples"].iloc[index]), store.target_samples
+    signal = np.zeros((windows.shape[1], max(n_samples, n_window)), np.int16)
+    for start, window in zip(window_starts(n_samples, n_window), windows, strict=True):
+        signal[:, start : start + n_window] = window
+    return signal[:, :n_samples]
 
 
 def check_shards(store: Store) -> None:

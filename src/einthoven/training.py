@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -17,15 +16,9 @@ import torch
 from torch import nn
 
 from einthoven.batches import Batch, plan_epoch, training_batches
-from einthoven.checkpoint import (
-    hardware,
-    model_values,
-    read_checkpoint,
-    versions,
-    write_checkpoint,
-)
+from einthoven.checkpoint import read_checkpoint, write_checkpoint
 from einthoven.console import log, plural, progress
-from einthoven.errors import CheckpointError, DataError
+from einthoven.errors import DataError
 from einthoven.files import stamp_step, write_json
 from einthoven.inference import choose_device, predict_windows
 from einthoven.metrics import (
@@ -41,23 +34,15 @@ from einthoven.metrics import (
     subset_accuracy,
     weighted_f1,
 )
-from einthoven.models.registry import build_model
-from einthoven.objective import (
-    learning_rate_factor,
-    make_optimizer,
-    probability_loss,
-    summed_loss,
-)
-from einthoven.records import LEADS
+from einthoven.objective import learning_rate_factor, probability_loss, summed_loss
+from einthoven.run_state import TrainState, describe_run, new_state, resume_or_start, save_epoch
 from einthoven.runs import (
     Run,
     SplitData,
-    arithmetic,
-    clear_run,
+    check_store_settings,
     is_finished,
+    is_mapping_newer,
     open_run,
-    other_run_message,
-    plain_inputs,
     run_inputs,
 )
 from einthoven.settings import Settings
@@ -76,12 +61,15 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
 
     Raises:
         SplitError: the splits share a patient.
-        DataError: there is no store, or a split without records.
+        DataError: there is no store, it was prepared with other settings, or a split has no record.
         CheckpointError: the run's folder holds a run with other settings.
     """
     store = open_store(settings.workspace)
     splits = read_splits(settings.workspace.splits_path)
     check_splits(splits, store.manifest)
+    check_store_settings(settings, store, splits)
+    if is_mapping_newer(settings.workspace):
+        log.warning("The labels have changed since the store was made; run `einthoven prepare`")
     device = choose_device(settings.device)
     inputs = run_inputs(settings, store, splits, device)
     if not settings.dry_run and is_finished(settings, inputs):
@@ -101,74 +89,6 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
     finish_run(run, state, inputs)
 
 
-# What changes -----------------------------------------------------------------------------------
-
-
-@dataclass
-class TrainState:
-    """What changes while a run trains; everything here is in ``last_checkpoint.pth``.
-
-    Attributes:
-        epoch: epochs that are finished.
-        step: optimizer steps that are done.
-        history: one row of plain numbers per finished epoch.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    epoch: int = 0
-    step: int = 0
-    best_score: float = -1.0
-    best_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def finish_epoch(self, row: dict[str, Any], best_metric: str) -> bool:
-        """Take an epoch's row into the history; say whether it is the best so far."""
-        self.epoch += 1
-        self.history.append({"epoch": self.epoch, **row})
-        score = row[f"val_{best_metric}_macro"]
-        improved = bool(score > self.best_score) or not self.best_epoch
-        if improved:
-            self.best_score, self.best_epoch = float(np.nan_to_num(score, nan=-1.0)), self.epoch
-        return improved
-
-    def is_stalled(self, patience: int) -> bool:
-        """Whether the last ``patience`` epochs brought nothing."""
-        return 0 < patience <= self.epoch - self.best_epoch
-
-    def values(self) -> dict[str, Any]:
-        """Tensors and plain values that `restore` takes back."""
-        return {
-            "weights": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-
-    def restore(self, values: Mapping[str, Any]) -> None:
-        """Go on from where `values` was taken."""
-        self.model.load_state_dict(values["weights"])
-        self.optimizer.load_state_dict(values["optimizer"])
-        self.scaler.load_state_dict(values["scaler"])
-        for name in ("epoch", "step", "best_score", "best_epoch", "history"):
-            setattr(self, name, values[name])
-
-
-def new_state(run: Run) -> TrainState:
-    """Fresh weights from the seed, and an optimizer over them."""
-    torch.manual_seed(run.settings.seed)
-    model = build_model(run.settings.model_name, n_leads=len(LEADS), n_classes=len(run.labels))
-    model.to(run.device)
-    optimizer = make_optimizer(model, run.settings.lr, run.settings.weight_decay)
-    uses_fp16 = arithmetic(run.settings, run.device) == torch.float16
-    return TrainState(model, optimizer, torch.amp.GradScaler(run.device.type, enabled=uses_fp16))
-
-
 # Steps ------------------------------------------------------------------------------------------
 
 
@@ -176,17 +96,16 @@ def train_epoch(run: Run, state: TrainState) -> dict[str, Any]:
     """One pass over the training split; returns its part of the history row."""
     started = time.perf_counter()
     state.model.train()
-    totals = torch.zeros(3, device=run.device, dtype=torch.float64)
     steps = progress(
         accumulation_groups(run, state.epoch),
         desc=f"Epoch {state.epoch + 1}/{run.n_epochs}",
         total=run.steps_per_epoch,
         unit="steps",
     )
-    for group, n_records in steps:
-        totals += train_step(run, state, group, n_records)
+    totals = [train_step(run, state, group, n_records) for group, n_records in steps]
     # The only wait for the device in an epoch: reading a number earlier would stall it each time.
-    loss, right, norm = (totals / totals.new_tensor([run.train.targets.shape[0]] * 3)).tolist()
+    sums = torch.stack(totals).cpu().double().sum(0)
+    loss, right, norm = (sums / len(run.train.records)).tolist()
     if not np.isfinite(loss):
         raise DataError(
             f"the loss of epoch {state.epoch + 1} is not finite; lower LR (now {run.settings.lr}) "
@@ -228,12 +147,11 @@ def train_step(run: Run, state: TrainState, group: Iterator[Batch], n_records: i
     """
     set_learning_rate(run, state)
     torch.manual_seed(run.settings.seed * 1_000_003 + state.step)
-    totals = torch.zeros(3, device=run.device, dtype=torch.float64)
+    totals = torch.zeros(3, device=run.device)
     for batch in group:
         x_BLS = run.input.prepare(batch.signal, batch.n_valid)
         targets = torch.from_numpy(run.train.targets[batch.records]).to(run.device)
-        dtype = arithmetic(run.settings, run.device)
-        with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
             logits = state.model(x_BLS)
         loss = summed_loss(logits.float(), targets, run.single, run.weights)
         state.scaler.scale(loss / n_records).backward()  # type: ignore[no-untyped-call]
@@ -261,7 +179,7 @@ def right_answers(logits: torch.Tensor, targets: torch.Tensor, single: bool) -> 
     """Records answered rightly; with several labels, each counts its share."""
     if single:
         return (logits.argmax(-1) == targets.argmax(-1)).sum()
-    return ((logits > 0) == (targets > 0.5)).double().mean(-1).sum()
+    return ((logits > 0) == (targets > 0.5)).float().mean(-1).sum()
 
 
 def dry_run(run: Run, state: TrainState) -> None:
@@ -327,65 +245,7 @@ def epoch_line(run: Run, state: TrainState, improved: bool) -> str:
     )
 
 
-# Stopping and going on --------------------------------------------------------------------------
-
-
-def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
-    """Go on with a stopped run, or clear the folder for a new one."""
-    folder = run.workspace.checkpoints_dir
-    last_path = folder / "last_checkpoint.pth"
-    if run.settings.fresh:
-        clear_run(run.workspace)
-    if not last_path.exists():
-        log.info(
-            "Training %s on %s, validating on %s; %s",
-            run.settings.model_name,
-            plural(len(run.train.records), "record"),
-            plural(len(run.val.records), "record"),
-            run.device,
-        )
-        return
-    values = read_checkpoint(last_path)
-    now = plain_inputs(inputs)
-    changes = [
-        f"{name}: {values['inputs'].get(name)} -> {now.get(name)}"
-        for name in {**values["inputs"], **now}
-        if values["inputs"].get(name) != now.get(name)
-    ]
-    if changes:
-        raise CheckpointError(other_run_message(run.settings, "stopped", changes))
-    state.restore(values["state"])
-    log.info("Going on after epoch %d of %d", state.epoch, run.n_epochs)
-
-
-def save_epoch(run: Run, state: TrainState, inputs: Mapping[str, Any], improved: bool) -> None:
-    """Write the best model, the epoch's figures, and last what a stopped run goes on from."""
-    folder = run.workspace.checkpoints_dir
-    if improved:
-        values = model_values(
-            run.settings.model_name, state.model, run.input, run.labels, run.single,
-            model_facts(run, state),
-        )  # fmt: skip
-        write_checkpoint(run.workspace.best_model_path, values)
-    write_json(folder / f"metrics_epoch_{state.epoch:03d}.json", state.history[-1])
-    flat = [{k: v for k, v in row.items() if k != "val_per_class"} for row in state.history]
-    write_json(folder / "training_history.json", flat)
-    write_checkpoint(
-        folder / "last_checkpoint.pth",
-        {"inputs": plain_inputs(inputs), "state": state.values()},
-    )
-
-
-def model_facts(run: Run, state: TrainState) -> dict[str, Any]:
-    """What a model file says of how it came to be."""
-    settings = run.settings.model_dump(mode="json")
-    return {
-        "epoch": state.epoch,
-        "label_set": run.settings.label_set,
-        "validation": {k: v for k, v in state.history[-1].items() if k.startswith("val_")},
-        "settings": settings,
-        "data": run.data,
-    }
+# The end ----------------------------------------------------------------------------------------
 
 
 def finish_run(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
@@ -406,19 +266,3 @@ def finish_run(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
         state.best_score,
         run.workspace.best_model_path,
     )
-
-
-def describe_run(run: Run, origins: Mapping[str, str]) -> dict[str, Any]:
-    """What ``run.json`` holds: all that is needed to have this run again."""
-    return {
-        "settings": run.settings.model_dump(mode="json"),
-        "origins": dict(origins),
-        "versions": versions(),
-        "hardware": hardware(run.device),
-        "labels": list(run.labels),
-        "single": run.single,
-        "n_train": len(run.train.records),
-        "n_val": len(run.val.records),
-        "class_weights": None if run.weights is None else run.weights.tolist(),
-        "data": run.data,
-    }

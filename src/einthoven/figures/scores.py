@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from einthoven.console import progress
 from einthoven.figures.curves import plot_precision_recall_curves, plot_roc_curves
 from einthoven.figures.saving import save_figure
 from einthoven.figures.style import (
@@ -171,6 +172,10 @@ def _draw_intervals(axes: Axes, places: np.ndarray, figures: Sequence[Mapping[st
 
 # All of an evaluation --------------------------------------------------------------------------
 
+SCORE_FIGURES = (
+    "confusion_matrix", "per_class_metrics", "roc_curves", "precision_recall_curves",
+)  # fmt: skip
+
 
 def save_score_figures(
     predictions: Predictions, scores: Mapping[str, Any], figures_dir: Path, stamp: str
@@ -187,10 +192,14 @@ def save_score_figures(
     labels = predictions.labels
     tables = confusion_matrix if predictions.single else label_tables
     matrix = tables(targets, predictions.decisions)
-    figures = {
-        "confusion_matrix": plot_confusion_matrix(matrix, labels),
-        "per_class_metrics": plot_per_class_metrics(scores, labels),
-        "roc_curves": plot_roc_curves(targets, probabilities, labels),
-        "precision_recall_curves": plot_precision_recall_curves(targets, probabilities, labels),
-    }
-    return [save_figure(figure, figures_dir, name, stamp) for name, figure in figures.items()]
+    plots: tuple[Callable[[], Figure], ...] = (
+        lambda: plot_confusion_matrix(matrix, labels),
+        lambda: plot_per_class_metrics(scores, labels),
+        lambda: plot_roc_curves(targets, probabilities, labels),
+        lambda: plot_precision_recall_curves(targets, probabilities, labels),
+    )
+    named = list(zip(SCORE_FIGURES, plots, strict=True))
+    return [
+        save_figure(plot(), figures_dir, name, stamp)
+        for name, plot in progress(named, desc="Drawing", unit="figures")
+    ]

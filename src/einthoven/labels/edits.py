@@ -13,8 +13,8 @@ from einthoven.labels.mapping import MappingRow, split_labels
 from einthoven.labels.sets import LabelSet, known_label, reduce_to_single
 from einthoven.settings import did_you_mean
 
-# Archive, record id, and which one of several rows of that id.
-RecordKey = tuple[str, str, int]
+# Archive and record id.
+RecordKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,15 @@ class MappingLine:
     @property
     def is_edited(self) -> bool:
         """Has a person changed ``labels``? Their order, case and blanks do not count."""
-        now, before = self.values.get("labels", ""), self.values.get("labels_mapped", "")
-        return set(split_labels(now.lower())) != set(split_labels(before.lower()))
+        return self._labels("labels") != self._labels("labels_mapped")
+
+    def contradicts(self, other: MappingLine) -> bool:
+        """Has a person given one record other labels in each of two lines?"""
+        both_edited = self.is_edited and other.is_edited
+        return both_edited and self._labels("labels") != other._labels("labels")
+
+    def _labels(self, column: str) -> set[str]:
+        return set(split_labels(self.values.get(column, "").lower()))
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -82,19 +89,23 @@ def _decode_mapping(path: Path) -> str:
 
 
 def keyed_lines(lines: Iterable[MappingLine]) -> dict[RecordKey, MappingLine]:
-    """Lines by record; the rows of an id that is met twice are told apart by their order."""
+    """Lines by record; of several lines of one record, as copying rows leaves them, the edited one.
+
+    Raises:
+        DataError: two lines of one record are edited in different ways.
+    """
     keyed: dict[RecordKey, MappingLine] = {}
     for line in lines:
-        archive, record_id = line.values.get("archive", ""), line.values.get("record_id", "")
-        keyed[_next_key(keyed, archive, record_id)] = line
+        key = (line.values.get("archive", ""), line.values.get("record_id", ""))
+        first = keyed.setdefault(key, line)
+        if line.contradicts(first):
+            raise DataError(
+                f"{line.path.name} has two lines for the record {'/'.join(key)}, {first.line} and "
+                f"{line.line}, with different labels; delete one of them"
+            )
+        if line.is_edited:
+            keyed[key] = line
     return keyed
-
-
-def _next_key(taken: Mapping[RecordKey, object], archive: str, record_id: str) -> RecordKey:
-    occurrence = 0
-    while (archive, record_id, occurrence) in taken:
-        occurrence += 1
-    return (archive, record_id, occurrence)
 
 
 # Keeping -----------------------------------------------------------------------------------------
@@ -116,9 +127,7 @@ def apply_edits(
         DataError: every edit that names no label of the set, with its line and the nearest label.
     """
     n_kept, problems = 0, []
-    met: dict[RecordKey, MappingRow] = {}
-    for row in rows:
-        met[_next_key(met, row["archive"], row["record_id"])] = row
+    met: dict[RecordKey, MappingRow] = {(row["archive"], row["record_id"]): row for row in rows}
     used = set()
     for key, row in met.items():
         written = key if key in edits else _key_without_zeros(key, met)
@@ -138,8 +147,8 @@ def apply_edits(
 
 def _key_without_zeros(key: RecordKey, known: Mapping[RecordKey, object]) -> RecordKey:
     """The key that a spreadsheet leaves of a numeric id such as 0012, unless it is another's."""
-    archive, record_id, occurrence = key
-    short = (archive, record_id.lstrip("0") or "0", occurrence)
+    archive, record_id = key
+    short = (archive, record_id.lstrip("0") or "0")
     return short if record_id.isdigit() and short not in known else key
 
 

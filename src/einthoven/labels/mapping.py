@@ -27,30 +27,20 @@ def mapping_rows(
 ) -> list[MappingRow]:
     """A row per record of one archive, every value as the CSV has it.
 
-    A record id that is met twice keeps its row and gets a problem, so that found stays the sum of
-    stored and rejected.
-
     Args:
-        infos: what `index_archive` lists.
+        infos: what `index_archive` lists; their ids are unique.
         reader: the archive's reader.
         folder: the archive's folder relative to the data folder, with forward slashes.
         single: a record has one label at most.
     """
     mapped: dict[tuple[str, ...], MappedCodes] = {}
-    first_paths: dict[str, str] = {}
     rows = []
     for info in infos:
         # Many records share their codes.
         codes = tuple(info.codes)
         if codes not in mapped:
             mapped[codes] = map_record_codes(codes, label_set, single)
-        row = _mapping_row(info, mapped[codes])
-        row |= {"reader": reader, "folder": folder}
-        if row["record_id"] in first_paths and not row["problem"]:
-            first = first_paths[row["record_id"]]
-            row["problem"] = f"record id met twice; first at {first}"
-        first_paths.setdefault(row["record_id"], row["path"])
-        rows.append(row)
+        rows.append(_mapping_row(info, mapped[codes]) | {"reader": reader, "folder": folder})
     return rows
 
 
@@ -73,7 +63,7 @@ def _mapping_row(info: RecordInfo, mapped: MappedCodes) -> MappingRow:
     labels = ";".join(mapped.labels)
     return {
         "archive": info.archive,
-        "record_id": _one_line(info.record_id),
+        "record_id": info.record_id,
         "patient_id": _one_line(info.patient_id),
         "codes": ";".join(_one_line(code).replace(";", ",") for code in info.codes),
         "labels": labels,

@@ -9,6 +9,7 @@ browsed), the tar files' folders without ``g1`` (``Training_WFDB``, ``Training_2
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,6 @@ from einthoven.readers.fields import (
     FolderNames,
     comment_fields,
     files_below,
-    first_name,
     parse_age,
     parse_sex,
 )
@@ -76,9 +76,6 @@ def detect_challenge_tranche(folder: Path) -> bool:
     inner = _tranche_header_folder(folder)
     if inner is None:
         return False
-    header = first_name(inner, ".hea")
-    if not tranche_of_id(header.removesuffix(".hea")):
-        return False
     in_groups = inner != folder
     return in_groups or _tranche_key(folder) in CHALLENGE_FOLDERS or bool(_says_challenge(folder))
 
@@ -86,12 +83,17 @@ def detect_challenge_tranche(folder: Path) -> bool:
 def _tranche_header_folder(folder: Path) -> Path | None:
     if _TRANCHE_GROUP.match(folder.name):
         return None  # its parent is the tranche
-    if first_name(folder, ".hea"):
-        return folder
-    for inner in sorted(folder.glob("g[0-9]*")):
-        if inner.is_dir() and first_name(inner, ".hea"):
+    for inner in (folder, *sorted(folder.glob("g[0-9]*"))):
+        if inner.is_dir() and _first_challenge_id(inner):
             return inner
     return None
+
+
+def _first_challenge_id(folder: Path) -> str:
+    """The first id, by the alphabet, whose header is in a folder; empty where there is none."""
+    with os.scandir(folder) as entries:
+        stems = sorted(entry.name[:-4] for entry in entries if entry.name.endswith(".hea"))
+    return next(filter(tranche_of_id, stems), "")
 
 
 def _tranche_key(folder: Path) -> str:
@@ -110,9 +112,8 @@ def _says_challenge(folder: Path) -> str:
 def name_challenge_tranche(folder: Path) -> str:
     """``challenge-2021-georgia``: the year is 2021 unless a folder's name says 2020."""
     inner = _tranche_header_folder(folder) or folder
-    tranche = CHALLENGE_FOLDERS.get(_tranche_key(folder)) or tranche_of_id(
-        first_name(inner, ".hea").removesuffix(".hea")
-    )
+    known = CHALLENGE_FOLDERS.get(_tranche_key(folder))
+    tranche = known or tranche_of_id(_first_challenge_id(inner))
     return f"challenge-{_says_challenge(folder) or '2021'}-{tranche or folder.name}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from einthoven.console import log
-from einthoven.readers.fields import FolderNames, files_below, first_name
+from einthoven.readers.fields import FolderNames, files_below
 from einthoven.readers.wfdb_files import read_wfdb
 from einthoven.readers.wfdb_header import WfdbHeader, missing_signal_file, read_wfdb_headers
 from einthoven.records import RecordInfo
@@ -32,8 +32,7 @@ def detect_challenge2017(folder: Path) -> bool:
     if not (folder / "REFERENCE.csv").is_file():
         return False
     # CPSC-2018 has a REFERENCE.csv too, with four-digit names and no headers.
-    name = first_name(folder, ".hea")
-    return len(name) == len("A00001.hea") and name.startswith("A")
+    return next(folder.glob(f"A{'[0-9]' * 5}.hea"), None) is not None
 
 
 def index_challenge2017(archive: str, folder: Path, target_fs: int) -> Iterator[RecordInfo]:

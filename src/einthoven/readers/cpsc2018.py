@@ -108,6 +108,8 @@ def read_cpsc2018_signal(folder: Path, path: str) -> tuple[np.ndarray, float, tu
         RecordError: the file cannot be read or has another shape.
     """
     signal = np.asarray(_load_cpsc2018(folder / path)["data"])
-    if signal.ndim != 2 or len(signal) != len(LEADS) or signal.dtype.kind not in "fiu":
+    if signal.ndim != 2 or len(signal) != len(LEADS):
         raise RecordError(f"{path}: {len(LEADS)} leads are needed, found shape {signal.shape}")
+    if signal.dtype.kind not in "fiu":
+        raise RecordError(f"{path}: real numbers are needed, found {signal.dtype}")
     return np.ascontiguousarray(signal, np.float32), CPSC2018_FS, LEADS

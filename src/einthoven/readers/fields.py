@@ -181,12 +181,3 @@ def files_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
             prefix + name for name in names if name.endswith(suffixes) and not name.startswith(".")
         ]
     return sorted(found)
-
-
-def first_name(folder: Path, suffix: str) -> str:
-    """A file of this suffix in a folder, whichever the system names first; empty without one."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(suffix) and not entry.name.startswith("."):
-                return entry.name
-    return ""

@@ -80,7 +80,7 @@ def _own_info(archive: str, row: Mapping[str, str], names: FolderNames) -> Recor
         codes=tuple(dict.fromkeys(f"own:{label}" for label in labels if label)),
         age=parse_age(row.get("age", "")),
         sex=parse_sex(row.get("sex", "")),
-        fold=int(fold) if fold.isdigit() and 1 <= int(fold) <= 10 else None,
+        fold=int(fold) if fold.isdecimal() and 1 <= int(fold) <= 10 else None,
         problem=problem,
     )
 

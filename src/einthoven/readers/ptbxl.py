@@ -127,7 +127,7 @@ def _ptbxl_codes(written: str) -> tuple[str, ...] | None:
 
 def _ptbxl_fold(written: str) -> int | None:
     fold = parse_id(written)
-    return int(fold) if fold.isdigit() and 1 <= int(fold) <= 10 else None
+    return int(fold) if fold.isdecimal() and 1 <= int(fold) <= 10 else None
 
 
 def _say_unnamed_ptbxl(archive: str, folder: Path, table: pd.DataFrame, rate: int) -> None:

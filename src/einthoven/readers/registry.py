@@ -120,7 +120,7 @@ def find_archives(dataset_dir: Path) -> tuple[list[Archive], list[str]]:
 
     Returns:
         The archives sorted by name, and a remark for each folder that was passed by because no
-        reader knows anything in it, and for each zip file.
+        reader knows anything in it or its name is no UTF-8, and for each zip file.
 
     Raises:
         DataError: the folder is not there.
@@ -142,11 +142,13 @@ def find_archives(dataset_dir: Path) -> tuple[list[Archive], list[str]]:
         zips += zips_inside
         if not inside and not zips_inside:
             remarks.append(f"{folder.name}: no archive that a reader knows; passed by")
-    remarks += [_zip_remark(path.relative_to(dataset_dir)) for path in zips]
+    remarks += [_passed_by_remark(path.relative_to(dataset_dir)) for path in zips]
     return _named_archives(found), remarks
 
 
-def _zip_remark(path: Path) -> str:
+def _passed_by_remark(path: Path) -> str:
+    if _as_utf8(path.name) != path.name:
+        return f"{_as_utf8(path.as_posix())}: its name is not UTF-8, passed by; rename it"
     return f"{path.as_posix()}: an archive file, passed by; unzip it, only folders are read"
 
 
@@ -182,9 +184,9 @@ def _folders_and_zips(folder: Path) -> tuple[list[Path], list[Path]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                if entry.is_dir() and _as_utf8(entry.name) == entry.name:
                     folders.append(folder / entry.name)
-                elif entry.name.lower().endswith((".zip", ".tar.gz", ".tgz")):
+                elif entry.is_dir() or entry.name.lower().endswith((".zip", ".tar.gz", ".tgz")):
                     zips.append(folder / entry.name)
     except OSError:
         return [], []
@@ -193,15 +195,16 @@ def _folders_and_zips(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _named_archives(found: list[tuple[str, Path]]) -> list[Archive]:
     """Give each archive its name; a second one of the same name gets ``-2``."""
-    archives: list[Archive] = []
-    counts: dict[str, int] = {}
+    archives: dict[str, Archive] = {}
     for reader, folder in sorted(found, key=lambda item: item[1].as_posix()):
-        name = READERS[reader].name(folder)
-        counts[name] = counts.get(name, 0) + 1
-        if counts[name] > 1:
-            name = f"{name}-{counts[name]}"
-        archives.append(Archive(name, reader, folder))
-    return sorted(archives, key=lambda archive: archive.name)
+        first = name = _as_utf8(READERS[reader].name(folder))
+        count = 1
+        # The user's own folder may happen to be called ptb-xl-2.
+        while name in archives:
+            count += 1
+            name = f"{first}-{count}"
+        archives[name] = Archive(name, reader, folder)
+    return [archives[name] for name in sorted(archives)]
 
 
 # Records of an archive -------------------------------------------------------------------------
@@ -210,7 +213,8 @@ def _named_archives(found: list[tuple[str, Path]]) -> list[Archive]:
 def index_archive(archive: Archive, target_fs: int) -> list[RecordInfo]:
     """Every record found in an archive, sound or not, in the archive's order.
 
-    Ids are unique: a second record of the same id has its ``problem`` set and ``#2`` added.
+    Ids are unique: a second record of the same id has its ``problem`` set and ``#2`` added. Names
+    that are no UTF-8, which no table could hold, are problems too.
 
     Args:
         archive: from `find_archives`.
@@ -228,19 +232,34 @@ def index_archive(archive: Archive, target_fs: int) -> list[RecordInfo]:
 
 
 def _unique_record_ids(infos: list[RecordInfo]) -> list[RecordInfo]:
-    met: dict[str, int] = {}
-    unique = []
-    for info in infos:
-        # A mapping has one line per record, so an id holds no line break.
-        record_id = " ".join(info.record_id.split())
-        met[record_id] = count = met.get(record_id, 0) + 1
-        if count > 1:
-            problem = info.problem or f"the id {record_id} is met before; only the first counts"
-            info = replace(info, record_id=f"{record_id}#{count}", problem=problem)
-        elif record_id != info.record_id:
-            info = replace(info, record_id=record_id)
-        unique.append(info)
-    return unique
+    counts: dict[str, int] = {}
+    unique: dict[str, RecordInfo] = {}
+    for info in map(_with_writable_names, infos):
+        first, record_id = info.record_id, info.record_id
+        while record_id in unique:
+            counts[first] = counts.get(first, 1) + 1
+            record_id = f"{first}#{counts[first]}"
+        if record_id != first:
+            problem = info.problem or f"the id {first} is met before; only the first counts"
+            info = replace(info, record_id=record_id, problem=problem)
+        unique[record_id] = info
+    return list(unique.values())
+
+
+def _with_writable_names(info: RecordInfo) -> RecordInfo:
+    """A record whose names can stand in a line of the mapping table."""
+    record_id, path = (_as_utf8(name) for name in (info.record_id, info.path))
+    # A mapping has one line per record, so an id holds no line break.
+    one_line = " ".join(record_id.split())
+    if path != info.path:
+        problem = info.problem or "its file's name is not UTF-8; rename the file"
+        return replace(info, record_id=one_line, path=path, problem=problem)
+    return info if one_line == info.record_id else replace(info, record_id=one_line)
+
+
+def _as_utf8(name: str) -> str:
+    """Linux hands over bytes that are no UTF-8 as lone surrogates; they become ``\\udcff``."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_signal(
@@ -269,6 +288,9 @@ def read_signal(
         raise
     except FileNotFoundError as error:
         raise RecordError(f"{Path(error.filename or path).name} is not there") from error
+    except OSError as error:
+        name, reason = Path(error.filename or path).name, error.strerror or _failure_text(error)
+        raise RecordError(f"{name} cannot be read: {reason}") from error
     # A damaged file makes the libraries that parse it fail in any way they like.
     except Exception as error:
         raise RecordError(f"{path} cannot be read: {_failure_text(error)}") from error

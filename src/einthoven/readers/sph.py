@@ -99,8 +99,9 @@ def read_hdf5_array(path: Path, name: str) -> np.ndarray:
         raise RecordError(f"{path.name} is not there")
     try:
         with h5py.File(path, "r") as file:
-            return np.asarray(file[name][()])
-    except KeyError:
-        raise RecordError(f"{path.name} has no dataset {name!r}") from None
+            found = file.get(name)
+            if isinstance(found, h5py.Dataset):
+                return np.asarray(found[()])
     except (OSError, RuntimeError) as error:
         raise RecordError(f"{path.name} is no readable HDF5 file ({error})") from error
+    raise RecordError(f"{path.name} has no dataset {name!r}")

@@ -18,6 +18,9 @@ from einthoven.errors import RecordError
 # Header ----------------------------------------------------------------------------------------
 
 WFDB_DEFAULT_FS = 250.0
+WFDB_FORMATS = frozenset("0 8 16 24 32 61 80 160 212 310 311 508 516 524".split())
+# Steps of over a volt are no recording, and overflow float32 before long.
+WFDB_SMALLEST_GAIN = 1e-3
 WFDB_DEFAULT_GAIN = 200.0  # units per millivolt, where the header gives none or 0
 
 MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
@@ -62,7 +65,8 @@ def read_wfdb_header(path: Path) -> WfdbHeader:
         RecordError: it is not there or cannot be understood; the message says which line.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            raw = file.readall()
     except FileNotFoundError:
         raise RecordError(f"the header {path.name} is not there") from None
     except OSError as error:
@@ -155,6 +159,8 @@ def _parse_wfdb_format(field: str) -> tuple[str, int, int, int]:
     if match is None:
         raise RecordError(f"the signal format {field!r} cannot be understood")
     fmt, samples_per_frame, skew, offset = match.groups()
+    if fmt not in WFDB_FORMATS:
+        raise RecordError(f"the signal format {fmt} is not one of WFDB's")
     return fmt, int(samples_per_frame or 1), int(skew or 0), int(offset or 0)
 
 
@@ -167,7 +173,10 @@ def _parse_wfdb_gain(field: str) -> tuple[float, float | None]:
         raise RecordError(f"the gain {field!r} cannot be understood")
     per_unit = float(match[1]) or WFDB_DEFAULT_GAIN
     baseline = None if match[2] is None else float(match[2])
-    return per_unit / millivolts_per_unit(match[3] or "mV"), baseline
+    per_millivolt = per_unit / millivolts_per_unit(match[3] or "mV")
+    if abs(per_millivolt) < WFDB_SMALLEST_GAIN:
+        raise RecordError(f"the gain {field!r} makes each step of the file larger than a volt")
+    return per_millivolt, baseline
 
 
 def millivolts_per_unit(unit: str) -> float:

@@ -15,6 +15,7 @@ import pandas as pd
 from einthoven.console import plural
 from einthoven.evaluation import SCORE_TITLES, figure_text, metrics_path, predictions_path
 from einthoven.files import Workspace, file_digest, read_json
+from einthoven.labels.edits import read_mapping_lines
 from einthoven.scoring import HEADLINE_SCORES
 
 
@@ -51,7 +52,7 @@ def load_run_files(workspace: Workspace) -> RunFiles:
     """
     checkpoints = workspace.checkpoints_dir
     return RunFiles(
-        mapping=_text_table(workspace.mapping_path),
+        mapping=_mapping_if_there(workspace.mapping_path),
         coverage=_text_table(workspace.mapping_path.with_name("label_coverage.csv")),
         manifest=_parquet_if_there(workspace.manifest_path),
         rejected=_text_table(workspace.rejected_path),
@@ -62,6 +63,14 @@ def load_run_files(workspace: Workspace) -> RunFiles:
         predictions=_parquet_if_there(predictions_path(workspace)),
         model_digest=file_digest(workspace.best_model_path),
     )
+
+
+def _mapping_if_there(path: Path) -> pd.DataFrame | None:
+    """The archive of each record found; a spreadsheet may have written the file."""
+    if not path.exists():
+        return None
+    lines = read_mapping_lines(path, ["archive"])
+    return pd.DataFrame({"archive": [line.values.get("archive", "") for line in lines]}, dtype=str)
 
 
 def _text_table(path: Path) -> pd.DataFrame | None:

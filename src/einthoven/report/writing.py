@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,10 +22,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from einthoven import __version__
+from einthoven.console import log, progress
 from einthoven.errors import DataError
+from einthoven.evaluation import metrics_path, predictions_path
 from einthoven.figures.curves import plot_training_curves
 from einthoven.figures.ecg_paper import plot_ecg
-from einthoven.files import Workspace, write_text
+from einthoven.files import Workspace, file_digest, stamp_step, step_changes, write_text
 from einthoven.report.page import REPORT_STYLE, REPORT_TEMPLATE
 from einthoven.report.tables import (
     ReportTable,
@@ -88,26 +90,44 @@ class ReportSection:
 
 
 def write_report(settings: Settings) -> Path:
-    """Write the report of this workspace's run; returns where it lies.
+    """Write the report of this workspace's run, unless it is up to date; returns where it lies.
 
     Raises:
         DataError: a file that it is made from is damaged.
     """
     workspace = settings.workspace
+    inputs, stamp_path = _report_inputs(workspace), workspace.step_path("report")
+    if workspace.report_path.exists() and not step_changes(stamp_path, inputs):
+        log.info("The report is up to date (%s)", workspace.report_path)
+        return workspace.report_path
     files = load_run_files(workspace)
-    sections = [
-        _data_section(files),
-        _training_section(files),
-        _scores_section(files, workspace),
-        _examples_section(files, workspace),
-        _settings_section(files),
-        _files_section(workspace),
+    makers: list[Callable[[], ReportSection]] = [
+        lambda: _data_section(files),
+        lambda: _training_section(files),
+        lambda: _scores_section(files, workspace),
+        lambda: _examples_section(files, workspace),
+        lambda: _settings_section(files),
+        lambda: _files_section(workspace),
     ]
+    sections = [make() for make in progress(makers, desc="Report", unit="sections")]
     label_set = (files.run or {}).get("settings", {}).get("label_set", settings.label_set)
     name = f", run {workspace.run_name}" if workspace.run_name else ""
     page = render_report(f"ECG classifier, {label_set}{name}", files, sections, datetime.now())
     write_text(workspace.report_path, page)
+    stamp_step(stamp_path, inputs)
     return workspace.report_path
+
+
+def _report_inputs(workspace: Workspace) -> dict[str, str]:
+    """Everything that a report is made from."""
+    paths = [
+        workspace.mapping_path, workspace.mapping_path.with_name("label_coverage.csv"),
+        workspace.manifest_path, workspace.rejected_path, workspace.splits_path,
+        workspace.checkpoints_dir / "run.json", workspace.best_model_path,
+        workspace.checkpoints_dir / "training_history.json", metrics_path(workspace),
+        predictions_path(workspace), *sorted(workspace.figures_dir.glob("*.png")),
+    ]  # fmt: skip
+    return {"version": __version__} | {path.name: file_digest(path) for path in paths}
 
 
 def render_report(

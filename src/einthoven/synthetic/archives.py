@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from einthoven.console import log, plural, progress
 from einthoven.errors import DataError
@@ -27,7 +26,7 @@ from einthoven.synthetic.ecg import synthesize
 from einthoven.synthetic.patients import SyntheticPatient, draw_patient
 from einthoven.synthetic.wfdb_writing import to_digital, write_wfdb_dat, write_wfdb_mat
 
-SYNTHETIC_VERSION = 1
+SYNTHETIC_VERSION = 2
 SYNTHETIC_STAMP = "synthetic.json"
 SYNTHETIC_FOLDERS = ("ptb-xl", "challenge-2017", "chapman")
 
@@ -159,6 +158,8 @@ def _deal_folds(groups: Sequence[ArchiveClass]) -> list[int]:
 
 
 def _write_ptb_xl(folder: Path, recordings: Sequence[_SyntheticRecording], high_rate: bool) -> None:
+    from scipy.signal import resample_poly  # a second to import
+
     folder.mkdir()
     rows = []
     shared = {id(recording) for recording in _shared_recordings(recordings)}

@@ -34,8 +34,8 @@ _AFIB, _INFARCT = "164889003", "426783006,164865005"
 # Likelihood 0 means "not stated" in PTB-XL; its rhythm and form statements mostly have it.
 ARCHIVE_CLASSES = (
     ArchiveClass("sinus", 24, {"NORM": 100, "SR": 0}, _SINUS, "N", 50),
-    ArchiveClass("bradycardia", 4, {"NORM": 80, "SBRAD": 0}, _BRADYCARDIA, "N", 50),
-    ArchiveClass("tachycardia", 4, {"NORM": 80, "STACH": 0}, _TACHYCARDIA, "N", 48),
+    ArchiveClass("bradycardia", 4, {"NORM": 80, "SBRAD": 0}, _BRADYCARDIA, "O", 50),
+    ArchiveClass("tachycardia", 4, {"NORM": 80, "STACH": 0}, _TACHYCARDIA, "O", 48),
     ArchiveClass("mi_inferior_old", 7, {"IMI": 50, "ABQRS": 0, "SR": 0}, _INFARCT, ""),
     ArchiveClass("mi_inferior_acute", 4, {"IMI": 100, "STE_": 0, "SR": 0}, _INFARCT, ""),
     ArchiveClass("mi_anterior_old", 7, {"ASMI": 100, "QWAVE": 0, "SR": 0}, _INFARCT, ""),
