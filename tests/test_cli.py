@@ -139,3 +139,22 @@ def test_version_is_the_packages(capsys, monkeypatch):
 
 def test_settings_can_be_written_down_and_read_back():
     assert Settings(**json.loads(Settings(lr=0.5).model_dump_json())).lr == 0.5
+
+
+def test_an_unwritable_root_ends_in_one_message(tmp_path):
+    (tmp_path / "Dataset").mkdir()
+    (tmp_path / "file").write_text("")
+    done = einthoven("demo", "--root", str(tmp_path / "file" / "below"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path):
+    def interrupted(loaded):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(STAGES, "label", STAGES["label"]._replace(action=interrupted))
+    result = CliRunner().invoke(command_line, ["label", "--root", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "The same command goes on from here" in result.output

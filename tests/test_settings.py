@@ -112,3 +112,19 @@ def test_names_known_without_importing_torch_are_all_there_is():
 def test_archives_lie_in_dataset_unless_told_otherwise(tmp_path):
     assert Settings(root=tmp_path).archives_dir == tmp_path / "Dataset"
     assert Settings(root=tmp_path, dataset_dir=Path("x")).archives_dir == Path("x")
+
+
+def test_windows_and_crops_keep_their_seconds_at_any_rate():
+    faster = Settings(target_fs=500)
+    assert (faster.target_samples, faster.crop_samples) == (5000, 1250)
+    assert Settings(target_fs=500, target_samples=2500).target_samples == 2500
+    assert (Settings().target_samples, Settings().crop_samples) == (1000, 250)
+
+
+def test_a_commands_own_defaults_yield_to_everything(tmp_path, monkeypatch):
+    own = {"epochs": 8, "root": tmp_path}
+    assert load_settings({}, None, own).settings.epochs == 8
+    assert load_settings({}, None, own).settings.root == tmp_path
+    monkeypatch.setenv("EPOCHS", "3")
+    assert load_settings({}, None, own).settings.epochs == 3
+    assert load_settings({"epochs": "4"}, None, own).settings.epochs == 4

@@ -422,3 +422,20 @@ def test_bfloat16_trains_on_a_cpu_when_asked(root):
     train_production(settings)
     described = read_json(settings.workspace.checkpoints_dir / "run.json")
     assert described["settings"]["mixed_precision"] == "bf16"
+
+
+def test_one_record_is_too_few_to_train_on(root):
+    settings = tiny_settings(root)
+    splits = read_json(settings.workspace.splits_path)
+    write_json(settings.workspace.splits_path, splits | {"train": splits["train"][:1]})
+    with pytest.raises(DataError, match="two or more are needed"):
+        train_production(settings)
+
+
+def test_a_run_with_other_settings_is_refused_before_its_store_is_replaced(root):
+    train_production(tiny_settings(root))
+    runs.refuse_other_run(tiny_settings(root, num_workers=1, dataset_dir=root / "moved"))
+    runs.refuse_other_run(tiny_settings(root, seed=1, fresh=True))
+    for change in ({"seed": 1}, {"split_seed": 1}, {"bandpass": True}, {"archives": "ptb-xl"}):
+        with pytest.raises(CheckpointError, match=next(iter(change))):
+            runs.refuse_other_run(tiny_settings(root, **change))

@@ -7,7 +7,6 @@ own help only for its settings.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 
     from einthoven.settings import LoadedSettings
 
-DEMO_ROOT = Path("demo")
+# The demo is over within two minutes on two cores.
+DEMO_DEFAULTS = {"root": Path("demo"), "epochs": 8}
+INTERRUPTED = 130  # what shells expect of a command that Ctrl-C has ended
 DISCLAIMER = "Research software, not a medical device."
 
 
@@ -98,6 +99,10 @@ def report(loaded: LoadedSettings) -> int:
 
 def run(loaded: LoadedSettings) -> int:
     """Every stage in order; each skips itself when it is up to date."""
+    from einthoven.runs import refuse_other_run
+
+    # Before `prepare` replaces the store that the run in this folder was made from.
+    refuse_other_run(loaded.settings)
     # A dry run trains no model that could be scored.
     after_training = () if loaded.settings.dry_run else (evaluate, report)
     for stage in (label, prepare, train, *after_training):
@@ -211,13 +216,15 @@ def make_command(name: str, stage: Stage) -> click.Command:
 
     def callback(config: Path | None, **flags: Any) -> None:
         flags |= unknown_flags(click.get_current_context().args, name)
-        if name == "demo" and flags["root"] is None and not os.environ.get("ROOT"):
-            flags["root"] = DEMO_ROOT
-        loaded = load_settings(flags, config)
+        loaded = load_settings(flags, config, DEMO_DEFAULTS if name == "demo" else None)
         from einthoven.console import setup_logging
 
         setup_logging(loaded.settings.quiet)
-        sys.exit(stage.action(loaded))
+        try:
+            sys.exit(stage.action(loaded))
+        except KeyboardInterrupt:
+            click.echo("Stopped. The same command goes on from here.", err=True)
+            sys.exit(INTERRUPTED)
 
     options = [setting_option(field, Settings.model_fields[field]) for field in known]
     toml = click.Option(
@@ -294,4 +301,10 @@ def main() -> None:
         sys.exit(2)
     except EinthovenError as error:
         click.echo(f"einthoven: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        # A full disk or a folder that may not be written to; without a file it is our defect.
+        if error.filename is None:
+            raise
+        click.echo(f"einthoven: {error.filename}: {error.strerror}", err=True)
         sys.exit(1)

@@ -154,7 +154,7 @@ def chosen_records(
     kept = np.ones(len(manifest), bool)
     if limit:
         kept[:] = False
-        kept[subset_records(manifest, limit, settings.seed)] = True
+        kept[subset_records(manifest, limit, settings.split_seed)] = True
     number = {record: row for row, record in enumerate(manifest["record"])}
     rows = {
         split: np.array([number[record] for record in splits[split]], np.int64)
@@ -169,8 +169,10 @@ def open_split(
     """Load one split.
 
     Raises:
-        DataError: it has no records.
+        DataError: it has no records, or only one to train on.
     """
+    if name == "train" and len(records) == 1:
+        raise DataError("the train split has one labelled record; two or more are needed")
     if len(records) == 0:
         raise DataError(
             f"the {name} split has no labelled record; prepare more records, or use a label set "
@@ -306,12 +308,31 @@ def is_finished(settings: Settings, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
+def refuse_other_run(settings: Settings) -> None:
+    """Refuse a run folder whose run has other settings, before anything is made anew for it.
+
+    Raises:
+        CheckpointError: names each difference.
+    """
+    path = settings.workspace.checkpoints_dir / "run.json"
+    if settings.fresh or settings.dry_run or not path.exists():
+        return
+    then, now = read_json(path)["settings"], settings.model_dump(mode="json")
+    names = setting_names(["labels", "prepare", "train"])
+    effective = [n for n in names if n not in WITHOUT_EFFECT]
+    effective += ["archives", "ecg_preprocess_limit", "run_mode", "seed"]
+    changes = [f"{n}: {then[n]} -> {now[n]}" for n in effective if n in then and then[n] != now[n]]
+    if changes:
+        raise CheckpointError(other_run_message(settings, "finished or stopped", changes))
+
+
 def other_run_message(settings: Settings, state: str, changes: list[str]) -> str:
     """Why a run's folder cannot be used for these settings, and the two ways on."""
     lines = "\n".join(f"  {change}" for change in changes)
     return (
         f"{settings.workspace.checkpoints_dir} holds a {state} run with other settings or data:\n"
-        f"{lines}\nGive this one a name of its own (--run-name NAME), or replace it (--fresh)"
+        f"{lines}\nGive this one a name of its own (--run-name NAME), replace that one (--fresh), or "
+        "use its settings again"
     )
 
 

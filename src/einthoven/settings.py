@@ -14,13 +14,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from einthoven.errors import ConfigError
 from einthoven.files import Workspace
 
 CONFIG_NAME = "einthoven.toml"
+
+DEFAULT_FS = 100
+MIN_FS = 50
+MAX_FS = 1000
+WINDOW_SECONDS = 10
+CROP_SECONDS = 2.5
 
 # Names only, so that a wrong one is reported with all other problems and without importing torch;
 # tests hold them to `LABEL_SETS` and `MODELS`.
@@ -49,7 +62,7 @@ class Settings(BaseModel):
     run_mode: Literal["smoke", "medium", "full"] = knob(
         "full", "workspace", "How much is run: smoke 256 records, medium 5,000, full everything"
     )
-    seed: int = knob(0, "workspace", "Seed of every random choice", ge=0, le=2**31 - 1)
+    seed: int = knob(0, "workspace", "Seed of weights, batches and bootstrap", ge=0, le=2**31 - 1)
 
     # Archives and labels -------------------------------------------------------------------------
     dataset_dir: Path | None = knob(
@@ -63,9 +76,11 @@ class Settings(BaseModel):
 
     # Signal and store ----------------------------------------------------------------------------
     target_fs: int = knob(
-        100, "prepare", "Sampling rate of the model's input, hertz", ge=50, le=1000
+        DEFAULT_FS, "prepare", "Sampling rate of the model's input, hertz", ge=MIN_FS, le=MAX_FS
     )
-    target_samples: int = knob(1000, "prepare", "Samples of the model's window", ge=64, le=100_000)
+    target_samples: int = knob(
+        1000, "prepare", "Samples of the model's window (unset: 10 seconds)", ge=64, le=100_000
+    )
     bandpass: bool = knob(False, "prepare", "Filter records with a zero-phase band-pass")
     bandpass_low_hz: float = knob(
         0.5, "prepare", "High-pass edge of the band-pass, hertz (0: none)", ge=0, le=2
@@ -75,6 +90,9 @@ class Settings(BaseModel):
     )
     ecg_preprocess_limit: int = knob(
         0, "prepare", "Prepare a stratified subset of about this many records (0: all)", ge=0
+    )
+    split_seed: int = knob(
+        0, "prepare", "Seed of folds and of subsets; SEED leaves them alone", ge=0, lt=2**31
     )
     prepare_workers: int = knob(
         0, "prepare", "Processes that prepare records (0: one per core)", ge=0, le=1024
@@ -90,7 +108,7 @@ class Settings(BaseModel):
     model_name: Literal["resnet1d_wang"] = knob("resnet1d_wang", "train", "Architecture")
     crop_samples: int = knob(
         250, "train",
-        "Samples of a random crop that the model trains on (0: the whole window)", ge=0,
+        "Samples of a crop that the model trains on (unset: 2.5 seconds; 0: the window)", ge=0,
     )  # fmt: skip
     standardize: Literal["dataset", "record", "lead"] = knob(
         "dataset",
@@ -137,6 +155,19 @@ class Settings(BaseModel):
     # Console -------------------------------------------------------------------------------------
     quiet: bool = knob(False, "console", "Print only results, warnings and errors")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lengths_follow_the_rate(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Windows and crops keep their seconds at whatever rate, unless they are given."""
+        try:
+            fs = int(values.get("target_fs", DEFAULT_FS))
+        except (TypeError, ValueError):
+            return values
+        if not MIN_FS <= fs <= MAX_FS:
+            return values
+        lengths = {"target_samples": WINDOW_SECONDS * fs, "crop_samples": int(CROP_SECONDS * fs)}
+        return lengths | values
+
     @field_validator("label_set")
     @classmethod
     def _label_set_exists(cls, value: str) -> str:
@@ -170,23 +201,27 @@ class LoadedSettings:
 
 
 def load_settings(
-    flags: Mapping[str, Any] | None = None, config_path: Path | None = None
+    flags: Mapping[str, Any] | None = None,
+    config_path: Path | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> LoadedSettings:
     """Merge flags, environment and TOML file, and check everything at once.
 
     Args:
         flags: field name to value; None counts as not given.
         config_path: a TOML file; by default ``einthoven.toml`` in the workspace, if any.
+        defaults: a command's own, in place of those of `Settings`.
 
     Raises:
         ConfigError: lists every problem: the value found, where, and what is allowed.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     environment = _from_environment()
-    root = Path(given.get("root", environment.get("root", workspace_root())))
+    own = dict(defaults or {})
+    root = Path({"root": workspace_root(), **own, **environment, **given}["root"])
     path = config_path or root / CONFIG_NAME
     file_values = _from_toml(path, required=config_path is not None)
-    values: dict[str, Any] = {"root": root}
+    values: dict[str, Any] = own | {"root": root}
     origins = dict.fromkeys(Settings.model_fields, "default")
     for origin, source in (
         (path.name, file_values),

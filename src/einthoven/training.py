@@ -6,6 +6,7 @@ runs with one seed end with the same weights, and so does one that was stopped b
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -76,6 +77,7 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
         return
     run = open_run(settings, store, splits, device)
     state = new_state(run)
+    keep_freed_memory()
     if settings.dry_run:
         dry_run(run, state)
         return
@@ -87,6 +89,25 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
         save_epoch(run, state, inputs, improved)
         log.info(epoch_line(run, state, improved))
     finish_run(run, state, inputs)
+
+
+# glibc's names for them, from malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a batch has freed, where it is glibc.
+
+    By default every large tensor is handed back to the system and its pages are zeroed again at
+    the next step, which took a tenth of a step's time on two cores.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**25)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 # Steps ------------------------------------------------------------------------------------------
