@@ -37,7 +37,6 @@ CHOICES: dict[str, dict[str, Any]] = {
     "band-pass 0.5 to 40 Hz": {"bandpass": True},
     "standardize lead": {"standardize": "lead"},
     "standardize record": {"standardize": "record"},
-    "whole windows": {"crop_samples": 0},
 }
 
 
