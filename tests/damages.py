@@ -228,8 +228,27 @@ def samples(change: Callable[[np.ndarray], object]) -> Callable[[Copy], object]:
         values = np.frombuffer(raw, "<i2", offset=start).reshape(-1, n_leads).copy()
         change(values)
         copy.signal_path.write_bytes(raw[:start] + values.tobytes())
+        mend_checksums(copy)
 
     return do
+
+
+def mend_checksums(copy: Copy) -> None:
+    """Let the header's sums be those of the samples that it announces: only the damage is told."""
+    first, *rest = copy.path.read_text(encoding="latin-1").splitlines()
+    n_leads, n_samples = int(first.split()[1]), int(first.split()[3])
+    raw = copy.signal_path.read_bytes()
+    start = 24 if copy.signal_path.suffix == ".mat" else 0
+    values = np.frombuffer(raw, "<i2", offset=start).reshape(-1, n_leads)[:n_samples]
+    sums = values.sum(axis=0, dtype=np.int64) % 65536
+    for at, total in enumerate(sums):
+        fields = rest[at].split(None, 8)
+        rest[at] = " ".join([*fields[:6], str(total), *fields[7:]])
+    copy.path.write_text("\n".join([first, *rest]) + "\n", encoding="latin-1")
+
+
+def one_bit_flipped(raw: bytes) -> bytes:
+    return raw[:5000] + bytes([raw[5000] ^ 0x40]) + raw[5001:]
 
 
 def signal_bytes(make: Callable[[bytes], bytes]) -> Callable[[Copy], object]:
@@ -309,7 +328,9 @@ def only_at_500_hz(copy: Copy) -> None:
     signal_path = fine.with_suffix(".dat")
     coarse = np.frombuffer(signal_path.read_bytes(), "<i2").reshape(-1, 12)
     signal_path.write_bytes(np.repeat(coarse, 5, axis=0).tobytes())
-    header(r" 12 100 1000", " 12 500 5000")(Copy(copy.folder, fine.with_suffix(".hea"), {}))
+    fine_copy = Copy(copy.folder, fine.with_suffix(".hea"), {})
+    header(r" 12 100 1000", " 12 500 5000")(fine_copy)
+    mend_checksums(fine_copy)
     without_files(copy)
 
 

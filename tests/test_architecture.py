@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
     "errors", "console", "files", "settings", "records", "labels", "signal", "quality", "readers",
-    "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "prepare", "batches",
-    "models", "checkpoint", "inference", "metrics", "bootstrap", "scoring", "objective", "runs",
-    "run_state", "training", "figures", "evaluation",
+    "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "workers", "prepare",
+    "batches", "models", "checkpoint", "inference", "metrics", "bootstrap", "scoring", "objective",
+    "runs", "run_state", "training", "figures", "evaluation",
     "report", "preflight", "cli",
 ]  # fmt: skip
 # The command line is no part of the notebook, and imports inside functions to start quickly.

@@ -105,6 +105,11 @@ def test_a_spike_neither_shrinks_the_page_nor_crosses_it():
     figure = plot_ecg(signal, FS)
     assert any("10 mm/mV" in text for text in texts(figure))
     assert max(np.ptp(trace[:, 1]) for trace in traces(figure)) < 60
+    assert any("taller than their row are cut off" in text for text in texts(figure))
+
+
+def test_a_sheet_on_which_nothing_is_cut_says_nothing_of_it():
+    assert not any("cut off" in text for text in texts(plot_ecg(a_record(), FS)))
 
 
 def test_a_single_lead_runs_over_several_rows():

@@ -15,6 +15,7 @@ from einthoven.errors import CheckpointError, DataError
 from einthoven.evaluation import (
     evaluate_detailed,
     evaluation_summary,
+    headline_how,
     logits_of,
     metrics_path,
     predictions_path,
@@ -174,9 +175,35 @@ def test_evaluation_is_skipped_until_the_model_changes(
 def test_summary_has_a_row_per_archive_and_the_headline(evaluated: Settings) -> None:
     summary = evaluation_summary(read_json(metrics_path(evaluated.workspace)))
     lines = summary.splitlines()
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["ptb-xl", "sph", "all, pooled"]
-    assert "headline, mean over 1 archive: macro AUROC" in summary
-    assert "not in the mean, under 20 records: sph" in summary
+    names = [line.split("  ")[0] for line in lines[1:5]]
+    assert names == ["ptb-xl", "sph", "all, pooled", "headline"]
+    assert lines[2].split() == ["sph", "4", "–", "–", "–", "–"]
+    assert lines[4].split()[2:] == lines[1].split()[2:]
+    how = "headline: ptb-xl alone, the one archive with 20 test records or more"
+    assert lines[5:] == [how, "–: fewer than 20 records; their scores say nothing"]
+    assert max(map(len, lines)) <= 110
+    assert read_json(metrics_path(evaluated.workspace))["archives"]["sph"]["f1"]["macro"]["value"]
+
+
+def test_headline_names_its_archives_where_some_are_left_out() -> None:
+    scores = score_split(some_predictions({"a": 40, "b": 30, "c": 5}), 100, 0)
+    assert headline_how(scores["headline"]) == "mean over 2 archives (a, b)"
+    scores = score_split(some_predictions({"a": 40, "b": 30}), 100, 0)
+    assert headline_how(scores["headline"]) == "mean over 2 archives"
+
+
+def test_summary_of_one_small_archive_shows_no_score() -> None:
+    summary = evaluation_summary(score_split(some_predictions({"a": 19}), 100, 0))
+    assert summary.splitlines()[1].split() == ["a", "19", "–", "–", "–", "–"]
+
+
+def test_a_perfect_score_has_no_interval() -> None:
+    targets = np.tile(np.eye(2), (15, 1))
+    scores = score_predictions(targets, targets, targets, np.arange(30), ("A", "B"), True, 100, 0)
+    assert scores["auroc"]["macro"] == {
+        "value": 1.0, "low": None, "high": None, "n": 30,
+        "reason": "all resamples have the same score: no interval",
+    }  # fmt: skip
 
 
 def test_empty_test_split_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

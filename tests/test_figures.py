@@ -16,9 +16,14 @@ from einthoven.figures.curves import (
     plot_training_curves,
 )
 from einthoven.figures.saving import save_figure
-from einthoven.figures.scores import plot_confusion_matrix, plot_per_class_metrics, row_shares
+from einthoven.figures.scores import (
+    plot_confusion_matrix,
+    plot_per_class_metrics,
+    row_shares,
+    save_score_figures,
+)
 from einthoven.metrics import confusion_matrix, label_tables
-from einthoven.scoring import score_predictions
+from einthoven.scoring import Predictions, score_predictions
 
 SIZES = (5, 26, 71)
 
@@ -101,6 +106,35 @@ def test_one_epoch_is_drawn_on_whole_epochs() -> None:
     figure = plot_training_curves([{"epoch": 1, "train_loss": 1.0, "val_f1_macro": None}])
     assert figure.axes[0].get_xlim() == (0.5, 1.5)
     assert "best epoch" not in texts_of(figure)
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize("n_classes", [5, 71])
+def test_every_score_figure_says_which_records_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, single: bool, n_classes: int
+) -> None:
+    targets, probabilities, labels = case_of(n_classes)
+    names = np.full(200, "a", object)
+    predictions = Predictions(
+        names, names, names, targets, probabilities, targets, tuple(labels), single
+    )
+    figure = {"value": 0.5, "low": None, "high": None, "n": 200}
+    per_class = {"per_class": dict.fromkeys(labels, figure)}
+    scores = {"split": "test", "label_set": "/my/set.csv", "support": dict.fromkeys(labels, 3)}
+    scores |= dict.fromkeys(("precision", "recall", "f1"), per_class)
+    drawn: list[Figure] = []
+    monkeypatch.setattr(
+        "einthoven.figures.scores.save_figure", lambda figure, *rest: drawn.append(figure)
+    )
+    save_score_figures(predictions, scores, tmp_path, "x")
+    assert len(drawn) == 4
+    for figure in drawn:
+        assert "test split, n=200, label set set" in texts_of(figure)
+
+
+def test_confusion_of_few_classes_is_small() -> None:
+    width, height = plot_confusion_matrix(np.eye(5), list("ABCDE")).get_size_inches()
+    assert width <= 6.5 and height <= 5.6
 
 
 def test_figures_reach_150_dots_per_inch(tmp_path: Path) -> None:

@@ -42,6 +42,17 @@ def test_a_step_is_up_to_date_only_with_the_same_inputs(tmp_path):
     assert step_changes(stamp, {"fs": 500, "seed": 0}) == ["fs: 100 -> 500"]
 
 
+def test_changes_that_only_digests_tell_are_said_without_them(tmp_path):
+    stamp = tmp_path / "step.json"
+    old, new = digest("a"), digest("b")
+    stamp_step(stamp, {"data": old, "table": old, "archive a": old, "band": None, "fs": 100})
+    now = {"data": new, "table": "absent", "archive b": new, "band": [0.5, 40], "fs": 100}
+    assert step_changes(stamp, now) == [
+        "data has changed", "table is gone", "archive a: left out", "band: None -> [0.5, 40]",
+        "archive b: new",
+    ]  # fmt: skip
+
+
 def test_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 

@@ -109,8 +109,37 @@ def test_step_prints_what_it_found(run: Run, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level("INFO", logger="einthoven"):
         run()
     table = next(line for line in caplog.text.split("\n") if line.startswith("first "))
-    assert table.split() == "first 3 1 1 300 AF 1, NORM 1 0".split()
+    assert table.split() == "first 3 1 1 300 2 0 AF 1, NORM 1".split()
     assert "tables: passed by" in caplog.text and "snomed:999" in caplog.text
+    assert "not done" not in caplog.text and caplog.text.count("AF 1") == 1
+
+
+def test_many_labels_are_counted_in_a_table_of_their_own(
+    run: Run, fakes: FakeArchives, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("NORM", "LVH", "IMI", "AMI", "CLBBB", "CRBBB", "LAFB")
+    fakes.add("third", **{name: f"scp:{name}=100" for name in names})
+    with caplog.at_level("INFO", logger="einthoven"):
+        run(label_set="diagnostic")
+    lines = [line.split() for line in caplog.text.split("\n")]
+    assert next(line for line in lines if line[:1] == ["third"])[-4:] == ["7", "of", "44,", "below"]
+    shown = [line[0] for line in lines if line[1:] == ["0", "0", "1"]]
+    assert shown == ["AMI", "CRBBB", "LAFB", "LVH"]  # in the set's order; the others have more
+
+
+def test_reasons_for_redoing_name_files_and_no_digest(
+    run: Run, mapping_path: Path, fakes: FakeArchives, caplog: pytest.LogCaptureFixture
+) -> None:
+    run()
+    edit(mapping_path, "first/a", "BBB")
+    fakes.add("first", e="scp:AFIB=0")
+    fakes.add("third", a="scp:NORM")
+    with caplog.at_level("INFO", logger="einthoven"):
+        run(archives="first,third")
+    assert (
+        "label: archive first has changed; archive second: left out; "
+        "unified_label_mapping.csv has changed; archive third: new\n"
+    ) in caplog.text
 
 
 def test_archive_whose_first_records_are_torn_is_still_listed(
@@ -154,6 +183,17 @@ def test_nothing_changed_is_skipped(run: Run, fakes: FakeArchives) -> None:
     first = run()
     assert run().equals(first)
     assert fakes.n_listed == 2  # once per archive
+
+
+def test_a_step_that_calls_for_the_mapping_may_leave_a_skip_unsaid(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run()
+    with caplog.at_level("INFO", logger="einthoven"):
+        label_archives(Settings(root=tmp_path), say_skipped=False)
+        assert caplog.messages == []
+        run()
+    assert "label: nothing has changed" in caplog.text
 
 
 @pytest.mark.parametrize("change", ["grown", "touched", "new", "gone", "table"])
@@ -231,7 +271,8 @@ def test_edit_of_no_label_is_refused_with_its_line_and_nearest_label(
     run()
     edit(mapping_path, "first/c", "OTHR")
     before = mapping_path.read_bytes()
-    with pytest.raises(DataError, match=r"line 4 \(c\): no label 'OTHR'; did you mean OTHER"):
+    told = r"1 edited label cannot be used:\n.*line 4 \(c\): no label 'OTHR'; did you mean OTHER"
+    with pytest.raises(DataError, match=told):
         run()
     assert mapping_path.read_bytes() == before
 

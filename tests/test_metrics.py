@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from einthoven.bootstrap import all_scores, bootstrap_scores, draw_patient_weights
+from einthoven.bootstrap import (
+    all_scores,
+    bootstrap_scores,
+    draw_patient_weights,
+    logit_interval,
+)
 from einthoven.metrics import (
     MIN_POSITIVES_TO_TUNE,
     auroc,
@@ -240,3 +245,81 @@ def test_bootstrap_of_patients_is_wider_than_of_records() -> None:
         for groups in (np.arange(400) // 10, np.arange(400))
     ]
     assert spread[0] > 2 * spread[1]
+
+
+# Intervals -------------------------------------------------------------------------------------
+
+
+def drawn_case(n: int, skill: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of five classes, rare ones among them, and what a model of some skill says."""
+    shares = np.array([0.4, 0.25, 0.2, 0.1, 0.05])
+    targets = np.eye(5)[rng.choice(5, size=n, p=shares)]
+    odds = shares * np.exp(skill * targets + rng.normal(size=targets.shape))
+    return targets, odds / odds.sum(axis=1, keepdims=True)
+
+
+def drawn_intervals(
+    n: int, skill: float, simulations: int, names: list[tuple[str, str]]
+) -> dict[tuple[str, str], np.ndarray]:
+    """``(simulation, 3)`` low, value and high of each score in samples drawn anew."""
+    rng = np.random.default_rng(0)
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {name: [] for name in names}
+    for _ in range(simulations):
+        targets, probabilities = drawn_case(n, skill, rng)
+        arrays = targets, probabilities, decide(probabilities, None, single=True)
+        values = all_scores(*arrays, None, single=True)
+        samples = bootstrap_scores(*arrays, np.arange(n), True, 100, rng)
+        for name in names:
+            value = float(values[name][0])
+            low, high = logit_interval(value, samples[name])
+            found[name].append((low, value, high))
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+@pytest.mark.parametrize(("n", "least_for_precision"), [(80, 0.83), (250, 0.88)])
+def test_95_percent_intervals_hold_the_truth_about_as_often(
+    n: int, least_for_precision: float
+) -> None:
+    targets, probabilities = drawn_case(200_000, 1.5, np.random.default_rng(1))
+    truth = {
+        ("auroc", "macro"): macro_auroc(targets, probabilities),
+        ("average_precision", "macro"): average_precision(targets, probabilities).mean(),
+    }
+    drawn = drawn_intervals(n, 1.5, 250, list(truth))
+    held = {name: np.mean((rows[:, 0] <= truth[name]) & (truth[name] <= rows[:, 2]))
+            for name, rows in drawn.items()}  # fmt: skip
+    assert 0.90 <= held["auroc", "macro"] <= 0.98, held
+    # Average precision is biased upwards in small samples, whatever the interval.
+    assert least_for_precision <= held["average_precision", "macro"] <= 0.98, held
+
+
+@pytest.mark.parametrize("skill", [-1.0, 0.0, 4.0])
+def test_an_interval_always_holds_its_own_score(skill: float) -> None:
+    names = [("auroc", "macro"), ("average_precision", "macro"), ("f1", "macro"), ("accuracy", "")]
+    for rows in drawn_intervals(15, skill, 60, names).values():
+        low, value, high = rows.T
+        has_none = np.isnan(low)
+        assert (has_none | ((0 <= low) & (low <= value) & (value <= high) & (high <= 1))).all()
+        assert ((0 < value) & (value < 1))[~has_none].all() and not has_none.all()
+
+
+def test_resampling_raises_average_precision_but_the_interval_stays_around_it() -> None:
+    targets, probabilities = drawn_case(60, 0.0, np.random.default_rng(5))
+    decisions = decide(probabilities, None, single=True)
+    value = float(macro_mean(average_precision(targets, probabilities)))
+    samples = bootstrap_scores(
+        targets, probabilities, decisions, np.arange(60), True, 400, np.random.default_rng(0)
+    )["average_precision", "macro"]
+    assert np.median(samples) > value + 0.02
+    low, high = logit_interval(value, samples)
+    assert low < value < high
+
+
+@pytest.mark.parametrize(
+    ("value", "samples"),
+    [(1.0, [1, 1, 1]), (0.0, [0, 0]), (1 - 1e-16, [1, 1 - 6e-8, 1]), (0.5, [np.nan, 0.5])],
+)
+def test_resamples_that_are_all_the_same_give_no_interval(
+    value: float, samples: list[float]
+) -> None:
+    assert np.isnan(logit_interval(value, np.array(samples))).all()

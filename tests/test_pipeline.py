@@ -188,7 +188,7 @@ def test_an_edited_label_makes_it_another_run(copied: Path) -> None:
     mapping.loc[row, "labels"] = "AF" if mapping.loc[row, "labels"] != "AF" else "MI"
     mapping.to_csv(path, index=False)
     message = str(einthoven_run(copied).exception)
-    assert "data: " in message and "--run-name" in message and "--fresh" in message
+    assert "data has changed" in message and "--run-name" in message and "--fresh" in message
     # `prepare` took the edit in; the old model must not be scored on the new labels either.
     words = ["evaluate", "--root", str(copied), "--bootstrap-resamples", "100"]
     refused = CliRunner().invoke(command_line, words)

@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from fake_ecgs import fake_ecg, settings_for, write_own_archive
 from einthoven.chunks import signal_settings
 from einthoven.errors import DataError
 from einthoven.files import Workspace
-from einthoven.prepare import _in_processes, prepare_archives
+from einthoven.prepare import prepare_archives
 from einthoven.shards import prepare_record
 from einthoven.splits import check_splits, read_splits
 from einthoven.store import open_store
@@ -217,6 +218,35 @@ def test_limit_takes_whole_patients_and_counts_the_rest(tmp_path):
 # Redone only when needed -----------------------------------------------------------------------
 
 
+def test_first_run_says_nothing_of_what_has_not_been_done(tmp_path, caplog):
+    make_archives(tmp_path)
+    caplog.set_level("INFO", "einthoven")
+    prepare_archives(settings_for(tmp_path))
+    assert "not done" not in caplog.text and "done before" not in caplog.text
+    assert "rejected (" not in caplog.text
+
+
+def test_rejected_records_are_told_in_one_line_with_the_commonest_reason(tmp_path, caplog):
+    make_archives(tmp_path)
+    for number in (1, 2, 3):
+        (tmp_path / "Dataset" / "one" / f"r00{number}.npy").unlink()
+    np.save(tmp_path / "Dataset" / "one" / "r004.npy", np.zeros((12, 800), np.float32))
+    caplog.set_level("INFO", "einthoven")
+    prepare_archives(settings_for(tmp_path))
+    (line,) = [line for line in caplog.text.splitlines() if "4 records rejected" in line]
+    reasons = Workspace(tmp_path).rejected_path
+    assert line == f"4 records rejected (3 like this: r001.npy is not there); see {reasons}"
+
+
+def test_classes_are_printed_in_the_label_sets_order(tmp_path, caplog):
+    make_archives(tmp_path, n=40)
+    caplog.set_level("INFO", "einthoven")
+    prepare_archives(settings_for(tmp_path))
+    _, _, table = caplog.text.partition("label     train")
+    shown = [line.split()[0] for line in table.splitlines()[1:7]]
+    assert shown == ["MI", "AF", "BBB", "NORM", "records", "patients"]
+
+
 def test_second_run_does_nothing_and_says_so(tmp_path, caplog):
     make_archives(tmp_path)
     prepare_archives(settings_for(tmp_path))
@@ -225,7 +255,7 @@ def test_second_run_does_nothing_and_says_so(tmp_path, caplog):
     caplog.clear()
     done = prepare_archives(settings_for(tmp_path))
     assert done.n_chunks_made == 0 and modified(tmp_path) == before
-    assert "prepare: nothing has changed" in caplog.text
+    assert caplog.messages == ["prepare: nothing has changed since the store was made; skipped"]
 
 
 def test_finding_nothing_changed_waits_for_no_library_that_only_work_needs(tmp_path):
@@ -245,15 +275,15 @@ print(*sorted(heavy & set(sys.modules)), sep=",")
     assert done.stdout.strip() == ""
 
 
-def test_changed_seed_redoes_only_the_splits(tmp_path, caplog):
+def test_changed_split_seed_redoes_only_the_splits(tmp_path, caplog):
     make_archives(tmp_path, n=40)
     prepare_archives(settings_for(tmp_path))
     before = modified(tmp_path)
     first = read_splits(Workspace(tmp_path).splits_path)
     caplog.set_level("INFO", "einthoven")
-    done = prepare_archives(settings_for(tmp_path, seed=5))
+    done = prepare_archives(settings_for(tmp_path, split_seed=5))
     assert done.n_chunks_made == 0 and modified(tmp_path) == before
-    assert "seed: 0 -> 5" in caplog.text and "audit: no signal has changed" in caplog.text
+    assert "split_seed: 0 -> 5" in caplog.text and "audit: no signal has changed" in caplog.text
     assert read_splits(Workspace(tmp_path).splits_path)["train"] != first["train"]
 
 
@@ -263,7 +293,7 @@ def test_new_version_of_the_audit_is_run_on_an_old_store(tmp_path, caplog, monke
     monkeypatch.setattr("einthoven.prepare.AUDIT_VERSION", 99)
     caplog.set_level("INFO", "einthoven")
     assert prepare_archives(settings_for(tmp_path)).n_chunks_made == 0
-    assert "audit version: " in caplog.text and "audit: 0 pairs" in caplog.text
+    assert "audit version: 3 -> 99" in caplog.text and "audit: 0 pairs" in caplog.text
 
 
 def test_edited_label_redoes_only_manifest_and_splits(tmp_path, caplog):
@@ -279,7 +309,7 @@ def test_edited_label_redoes_only_manifest_and_splits(tmp_path, caplog):
     manifest = open_store(Workspace(tmp_path)).manifest.set_index("record")
     assert list(manifest.loc["one/r000", "labels"]) == ["AF"]
     assert done.n_chunks_made == 0 and modified(tmp_path) == before
-    assert "prepare: mapping:" in caplog.text
+    assert "prepare: mapping has changed\n" in caplog.text
 
 
 def test_changed_file_redoes_only_its_chunk(tmp_path):
@@ -294,18 +324,23 @@ def test_changed_file_redoes_only_its_chunk(tmp_path):
     assert len(after) == len(before) and len(kept) == len(before) - 2
 
 
-def test_changed_signal_setting_redoes_everything_and_removes_old_shards(tmp_path):
+def test_changed_signal_setting_redoes_everything_and_removes_old_shards(tmp_path, caplog):
     make_archives(tmp_path)
     prepare_archives(settings_for(tmp_path))
     before = modified(tmp_path)
-    done = prepare_archives(settings_for(tmp_path, target_fs=50))
+    caplog.set_level("INFO", "einthoven")
+    done = prepare_archives(settings_for(tmp_path, target_fs=50, bandpass=True))
+    assert (
+        "prepare: what the store is made from has changed; target_fs: 100 -> 50; "
+        "bandpass: off -> 0.5 to 40.0 Hz"
+    ) in caplog.text
     assert done.n_chunks_made == done.n_chunks
     assert not set(before) & set(modified(tmp_path))
     assert open_store(Workspace(tmp_path)).target_fs == 50
 
 
 @pytest.mark.parametrize("harm", ["delete", "cut"])
-def test_harmed_shard_is_made_again(harm, tmp_path):
+def test_harmed_shard_is_made_again(harm, tmp_path, caplog):
     make_archives(tmp_path)
     prepare_archives(settings_for(tmp_path))
     shard = shard_files(tmp_path)[0]
@@ -314,8 +349,13 @@ def test_harmed_shard_is_made_again(harm, tmp_path):
         shard.unlink()
     else:
         os.truncate(shard, 1000)
+    caplog.set_level("INFO", "einthoven")
+    caplog.clear()
     assert prepare_archives(settings_for(tmp_path)).n_chunks_made == 1
     assert shard.read_bytes() == whole
+    what = {"delete": "missing", "cut": "cut short"}[harm]
+    assert f"shards of the store cannot be used (first: {shard} is {what})" in caplog.text
+    assert "what is wrong is made again" in caplog.text and "run `einthoven" not in caplog.text
 
 
 def test_full_disk_is_told_and_leaves_no_broken_file(tmp_path, monkeypatch):
@@ -331,11 +371,6 @@ def test_full_disk_is_told_and_leaves_no_broken_file(tmp_path, monkeypatch):
     assert shard_files(tmp_path) == []
     prepare_archives(settings_for(tmp_path))
     assert len(open_store(Workspace(tmp_path)).manifest) == 15
-
-
-def test_killed_worker_is_told_with_what_to_do():
-    with pytest.raises(DataError, match=r"worker process was killed.*PREPARE_WORKERS"):
-        list(_in_processes(os._exit, [(1,), (1,)], 2))
 
 
 # Killed at any moment --------------------------------------------------------------------------
@@ -393,6 +428,41 @@ def test_run_killed_at_random_moments_ends_with_the_same_bytes_and_redoes_nothin
     assert killed == whole
     splits = [read_splits(Workspace(tmp_path / name).splits_path) for name in ("killed", "whole")]
     assert splits[0] == splits[1]
+
+
+INTERRUPTED_RUN = """
+import sys
+import einthoven.chunks as chunks
+from pathlib import Path
+from einthoven.console import setup_logging
+from einthoven.prepare import prepare_archives
+from einthoven.settings import Settings
+
+setup_logging()
+chunks.RECORDS_PER_SHARD = 1
+try:
+    prepare_archives(Settings(root=Path(sys.argv[1]), target_samples=200, prepare_workers=2))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_interrupted_run_leaves_no_traceback_and_the_next_one_completes_it(tmp_path, monkeypatch):
+    make_archives(tmp_path, n=200)
+    command = [sys.executable, "-c", INTERRUPTED_RUN, str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    folder = Workspace(tmp_path).records_dir
+    while not list(folder.glob("[!.]*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in stderr
+    assert "preparing 203 records in 203 chunks\n" in stderr
+    monkeypatch.setattr("einthoven.chunks.RECORDS_PER_SHARD", 1)
+    done = prepare_archives(settings_for(tmp_path))
+    assert 0 < done.n_chunks_made < done.n_chunks == done.n_stored == 203
 
 
 def test_signal_settings_are_plain_values(tmp_path):

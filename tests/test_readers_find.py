@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wfdb_samples import sample_values, write_record
@@ -169,3 +171,56 @@ def test_listing_knows_files_and_no_absent_folders(tmp_path: Path):
     names = FolderNames(tmp_path)
     assert names.has("a/x.hea") and not names.has("a/z.hea") and not names.has("b/x.hea")
     assert files_below(tmp_path, (".hea",)) == ["a/x.hea"]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Let a folder be one that may not be opened, for root as well."""
+    scandir, refused = os.scandir, set()
+
+    def guarded(path: str | Path = ".") -> Any:
+        if Path(path) in refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    return refused.add
+
+
+def test_folder_that_may_not_be_opened_is_remarked(tmp_path: Path, refuse: Callable[[Path], None]):
+    make_ptbxl(tmp_path / "ptb-xl")
+    (tmp_path / "secret").mkdir()
+    refuse(tmp_path / "secret")
+    archives, remarks = find_archives(tmp_path)
+    assert [archive.name for archive in archives] == ["ptb-xl"]
+    assert remarks == ["secret: it cannot be opened, passed by; allow reading it"]
+
+
+def test_group_that_may_not_be_opened_is_told_and_the_others_are_listed(
+    tmp_path: Path, refuse: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+):
+    make_tranche(tmp_path / "georgia")
+    group = tmp_path / "georgia" / "g1"
+    group.rename(group.with_name("g2"))
+    group.mkdir()
+    refuse(group)
+    (archive,), _ = find_archives(tmp_path)
+    with caplog.at_level("WARNING", logger="einthoven"):
+        assert [info.record_id for info in index_archive(archive, 100)] == ["E00001"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{group} cannot be opened (Permission denied)")
+
+
+def test_records_that_a_table_puts_into_a_closed_folder_stay_found(
+    tmp_path: Path, refuse: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+):
+    columns = "ecg_id,patient_id,age,sex,scp_codes,strat_fold,filename_lr,filename_hr"
+    row = "1,1,50,0,{},1,records100/00000/00001_lr,records500/00000/00001_hr"
+    (tmp_path / "ptbxl_database.csv").write_text(f"{columns}\n{row}\n")
+    folder = tmp_path / "records100" / "00000"
+    folder.mkdir(parents=True)
+    refuse(folder)
+    with caplog.at_level("WARNING", logger="einthoven"):
+        (info,) = index_archive(Archive("ptb-xl", "ptb-xl", tmp_path), 100)
+    assert info.problem == "the folder records100/00000 cannot be opened: Permission denied"
+    assert caplog.messages == []

@@ -132,7 +132,22 @@ def test_labels_csv_without_its_columns_is_refused(tmp_path: Path):
         index_own_folder(tmp_path, "path,diagnosis", "x,AF")
 
 
-@pytest.mark.parametrize("row", ["x,AF,MI", "x,AF\ny,AF,MI,OTHER"])
-def test_labels_csv_with_a_cell_too_many_is_refused_and_never_shifted(tmp_path: Path, row: str):
-    with pytest.raises(DataError, match=r"labels\.csv cannot be read as a CSV table"):
-        index_own_folder(tmp_path, "path,labels", row)
+def test_row_with_a_cell_too_many_is_a_problem_of_its_record_alone(tmp_path: Path):
+    for name in "xy":
+        np.save(tmp_path / f"{name}.npy", SIGNAL)
+    x, y = index_own_folder(tmp_path, "path,labels", "x.npy,AF,MI", "y.npy,AF,")
+    assert (x.record_id, x.codes) == ("x", ())
+    assert x.problem == "line 2 of labels.csv has 3 cells where its first line has 2"
+    assert (y.problem, y.codes) == ("", ("own:AF",))
+
+
+def test_ages_that_are_no_number_are_counted_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    rows = ["a.npy,,xx", "b.npy,,unknown", "c.npy,,-3", "d.npy,,", "e.npy,,61"]
+    with caplog.at_level("WARNING", logger="einthoven"):
+        infos = index_own_folder(tmp_path, "path,labels,age", *rows)
+    assert [info.age for info in infos] == [None, None, None, None, 61.0]
+    assert caplog.messages == [
+        "mine: 2 ages of labels.csv left empty, being no number of years (first: 'xx')"
+    ]

@@ -6,15 +6,22 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from evaluated_workspace import draw_coarsely, fake_model, make_workspace
+from matplotlib.figure import Figure
 
+from einthoven.errors import DataError
 from einthoven.evaluation import evaluate_detailed
+from einthoven.figures.ecg_paper import plot_ecg
 from einthoven.files import write_json
+from einthoven.records import LEADS
 from einthoven.report.tables import load_run_files
 from einthoven.report.verdict import report_warnings
-from einthoven.report.writing import write_report
+from einthoven.report.writing import _example_part, mark_code, write_report
 from einthoven.settings import Settings
+from einthoven.store import open_store
 
 LABELS = ("MI", "AF", "BBB", "NORM", "<b>OTHER</b>")
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -65,7 +72,7 @@ def test_report_opens_with_verdict_scores_warnings_and_the_disclaimer(report_pat
     assert "trained on 272 records of 2 archives (ptb-xl, sph)" in header
     assert re.search(r"macro AUROC</dt><dd><div class=\"value\">0\.\d{3}</div>0\.\d+–[01]", header)
     assert "A small test split of 34 records" in header
-    assert "1 record could not be read" in header
+    assert "1 record rejected; see Data." in header
     assert "Research software, not a medical device." in header
     assert {"data", "training", "scores", "examples", "settings", "files"} <= parser.ids
 
@@ -127,17 +134,95 @@ def test_report_says_where_settings_came_from(report_path: Path) -> None:
     assert re.search(r"<td>label_set</td>\s*<td>five</td>\s*<td>flag</td>", page)
 
 
-def test_report_of_an_empty_workspace_says_what_is_missing(tmp_path: Path) -> None:
-    page, _ = parse_page(write_report(Settings(root=tmp_path)))
+def test_an_empty_workspace_is_refused_with_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run `einthoven run` first"):
+        write_report(Settings(root=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_of_prepared_archives_says_what_is_missing(tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 40})
+    for path in settings.workspace.checkpoints_dir.iterdir():
+        path.unlink()
+    page, _ = parse_page(write_report(settings))
     assert "No model has been trained in this workspace yet." in page
-    assert "No archive has been read yet" in page
-    assert "Not evaluated yet" in page
+    assert "Not evaluated yet: run <code>einthoven evaluate</code>." in page
+
+
+def test_code_is_marked_and_the_rest_escaped() -> None:
+    assert mark_code("a < b: `run <x>`") == "a &lt; b: <code>run &lt;x&gt;</code>"
+    assert mark_code("one ` alone") == "one ` alone"
+
+
+def test_report_says_which_archives_the_headline_is_of(report_path: Path) -> None:
+    page, _ = parse_page(report_path)
+    header = page[page.index("<header") : page.index("</header>")]
+    assert "Its headline scores are those of ptb-xl alone, without sph." in header
+    assert "ptb-xl alone, the one archive with 20 test records or more" in header
+    assert "Fewer than 20 test records, so not part of the headline: sph." in header
+    assert page.count("–: fewer than 20 records") == 1
+
+
+def test_a_test_split_of_few_records_shows_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 60})
+    fake_model(monkeypatch, LABELS, single=True)
+    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
+    evaluate_detailed(settings)
+    page, _ = parse_page(write_report(settings))
+    assert "The test split has 6 records: too few for a score that says anything." in page
+    assert 'class="score' not in page
+
+
+def test_only_labels_that_occur_together_have_thresholds(
+    tmp_path: Path, report_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single, _ = parse_page(report_path)
+    assert "likeliest class" in single and "hreshold" not in single
+    settings = make_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 240})
+    fake_model(monkeypatch, LABELS, single=False)
+    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
+    evaluate_detailed(settings)
+    several, _ = parse_page(write_report(settings))
+    assert ">threshold</th>" in several and '<td class="number">0.400</td>' in several
+
+
+def test_a_single_lead_is_shown_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 20})
+    store = open_store(settings.workspace)
+    store.manifest["leads_present"] = "V1"
+    shown = []
+
+    def plot(signal: np.ndarray, fs: float, leads_present: object = None, **how: object) -> Figure:
+        shown.append((signal, how["leads"]))
+        return plot_ecg(signal, fs, leads_present, **how)
+
+    monkeypatch.setattr("einthoven.report.writing.plot_ecg", plot)
+    row = {"record": "ptb-xl/00003"}
+    row |= {
+        f"{kind}_{label}": 0 for kind in ("label", "decision", "probability") for label in LABELS
+    }
+    _example_part("An example", pd.Series(row), list(LABELS), store)
+    ((signal, leads),) = shown
+    assert leads == ["V1"] and signal.shape == (1, store.target_samples)
+    window = store.windows(3)[0, LEADS.index("V1")]
+    np.testing.assert_allclose(signal[0], window / 1000)
+
+
+def test_words_of_the_page_are_the_words_of_the_tables(report_path: Path) -> None:
+    page, _ = parse_page(report_path)
+    text = re.sub(r"<style>.*?</style>|data:[^\"]+|<[^>]+>", " ", page, flags=re.DOTALL)
+    assert "duplicates" in text and "`" not in text
+    for word in ("copies", "could not be read", "decided from"):
+        assert word not in text, word
+    assert not re.search(r"\bval\b", text)
 
 
 def test_report_of_a_trained_run_says_that_it_is_not_evaluated(tmp_path: Path) -> None:
     settings = make_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 40})
     page, _ = parse_page(write_report(settings))
-    assert "run `einthoven evaluate`" in page and "3 epochs in" in page
+    assert "run <code>einthoven evaluate</code>" in page and "3 epochs in" in page
 
 
 def test_report_notices_that_the_model_has_changed_since(

@@ -150,7 +150,7 @@ def test_other_labels_make_it_another_run(root):
     splits = read_json(settings.workspace.splits_path)
     splits["train"] = splits["train"][1:]
     write_json(settings.workspace.splits_path, splits)
-    with pytest.raises(CheckpointError, match="data: "):
+    with pytest.raises(CheckpointError, match="data has changed"):
         train_production(settings)
 
 

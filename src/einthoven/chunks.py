@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from einthoven.audit import Sketches
+from einthoven.audit.sketches import Sketches
 from einthoven.console import plural
 from einthoven.errors import DataError
 from einthoven.files import digest

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from einthoven.bootstrap import INTERVAL_METHOD, ScoreName
 from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import format_table, log, plural
 from einthoven.errors import CheckpointError, DataError
@@ -32,12 +33,7 @@ from einthoven.files import (
 from einthoven.inference import choose_device, predict_records
 from einthoven.metrics import DEFAULT_THRESHOLD, decide
 from einthoven.runs import chosen_records, data_fingerprint
-from einthoven.scoring import (
-    HEADLINE_SCORES,
-    MIN_RECORDS_FOR_HEADLINE,
-    Predictions,
-    score_split,
-)
+from einthoven.scoring import MIN_RECORDS_FOR_HEADLINE, Predictions, score_split
 from einthoven.settings import Settings
 from einthoven.splits import check_splits, read_splits
 from einthoven.store import Store, label_matrix, open_store
@@ -54,6 +50,17 @@ SCORE_TITLES = {
     ("accuracy", ""): "accuracy",
     ("subset_accuracy", ""): "all labels right",
 }
+# A terminal has room for these; the report shows all.
+SUMMARY_SCORES: tuple[ScoreName, ...] = (
+    ("auroc", "macro"),
+    ("average_precision", "macro"),
+    ("f1", "macro"),
+    ("accuracy", ""),
+)
+
+# What stands in place of the scores of too few records.
+NO_SCORE_SHOWN = "–"
+TOO_SMALL = f"fewer than {MIN_RECORDS_FOR_HEADLINE} records"
 
 
 def evaluate_detailed(settings: Settings) -> dict[str, Any]:
@@ -115,6 +122,7 @@ def _evaluation_inputs(settings: Settings) -> dict[str, Any]:
         "splits": file_digest(workspace.splits_path),
         "run_mode": settings.run_mode,
         "bootstrap_resamples": settings.bootstrap_resamples,
+        "interval": INTERVAL_METHOD,
         "seed": settings.seed,
     }
 
@@ -258,35 +266,49 @@ def describe_evaluation(
         "model": file_digest(settings.workspace.best_model_path),
         "seed": seed,
         "resamples": resamples,
-        "interval": "95 %, percentiles of a bootstrap over patient groups",
+        "interval": INTERVAL_METHOD,
         **scores["test"],
         "validation": scores["validation"],
     }
 
 
 def evaluation_summary(metrics: Mapping[str, Any]) -> str:
-    """The headline scores of each archive with their intervals, as a table in plain text."""
-    names = [name for name in HEADLINE_SCORES if name[0] in metrics]
-    header = ["test split", "records", "patients", *(SCORE_TITLES[name] for name in names)]
-    archives = metrics["archives"]
-    parts = dict(archives) if len(archives) == 1 else {**archives, "all, pooled": metrics}
+    """The main scores of each archive with their intervals, as a table in plain text."""
+    header = ["test split", "records", *(SCORE_TITLES[name] for name in SUMMARY_SCORES)]
+    archives, headline = metrics["archives"], metrics["headline"]
+    parts = dict(archives)
+    if len(archives) > 1:
+        parts |= {"all, pooled": metrics, "headline": headline}
     rows: list[list[object]] = [
-        [title, part["n"], part["n_patient_groups"], *_score_texts(part, names)]
-        for title, part in parts.items()
+        [title, part["n"], *score_texts(part, SUMMARY_SCORES)] for title, part in parts.items()
     ]
     lines = [format_table(header, rows)]
-    headline = metrics["headline"]
     if len(archives) > 1:
-        texts = zip(header[3:], _score_texts(headline, names), strict=True)
-        scores = ", ".join(f"{title} {text}" for title, text in texts)
-        lines.append(f"headline, {headline['how']}: {scores}")
-    if headline["left_out"]:
-        left_out = ", ".join(headline["left_out"])
-        lines.append(f"not in the mean, under {MIN_RECORDS_FOR_HEADLINE} records: {left_out}")
+        lines.append(f"headline: {headline_how(headline)}")
+    if any(is_too_small(part) for part in parts.values()):
+        lines.append(f"{NO_SCORE_SHOWN}: {TOO_SMALL}; their scores say nothing")
     return "\n".join(lines)
 
 
-def _score_texts(part: Mapping[str, Any], names: Sequence[tuple[str, str]]) -> list[str]:
+def headline_how(headline: Mapping[str, Any]) -> str:
+    """How the headline was averaged, as a person says it."""
+    how: str = headline["how"]
+    if not headline["left_out"]:
+        return how
+    if len(headline["archives"]) == 1:
+        return f"{how}, the one archive with {MIN_RECORDS_FOR_HEADLINE} test records or more"
+    return f"{how} ({', '.join(headline['archives'])})"
+
+
+def is_too_small(part: Mapping[str, Any]) -> bool:
+    """Whether scores stem from so few records that tables leave them out."""
+    return bool(part["n"] < MIN_RECORDS_FOR_HEADLINE)
+
+
+def score_texts(part: Mapping[str, Any], names: Sequence[ScoreName]) -> list[str]:
+    """Scores with their intervals; a dash for each where the records are too few."""
+    if is_too_small(part):
+        return [NO_SCORE_SHOWN] * len(names)
     figures = [part[metric][average] if average else part[metric] for metric, average in names]
     return [figure_text(figure) for figure in figures]
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -162,6 +163,11 @@ def _finite(value: Any) -> Any:
 
 # Redone only when needed ------------------------------------------------------------------------
 
+# What `step_changes` says of a step that never finished; a first run need not be told.
+NOT_DONE_YET = ("not done yet",)
+FILE_ABSENT = "absent"
+_DIGEST = re.compile(f"[0-9a-f]{{16}}|{FILE_ABSENT}")
+
 
 def digest(value: Any) -> str:
     """Sixteen hexadecimal digits that name a JSON-like value."""
@@ -172,7 +178,7 @@ def digest(value: Any) -> str:
 def file_digest(path: Path) -> str:
     """Sixteen hexadecimal digits that name a file's bytes, or ``absent``."""
     if not path.exists():
-        return "absent"
+        return FILE_ABSENT
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -182,14 +188,26 @@ def step_changes(stamp_path: Path, inputs: Mapping[str, Any]) -> list[str]:
 
     Args:
         stamp_path: what `stamp_step` wrote when the step finished.
-        inputs: everything that the step's result depends on.
+        inputs: everything that the step's result depends on, by names that read well before
+            "has changed".
     """
     if not stamp_path.exists():
-        return ["not done yet"]
+        return list(NOT_DONE_YET)
     before = read_json(stamp_path)
     now = json.loads(json.dumps(_finite(inputs), default=str))
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{name}: {before.get(name)} -> {now.get(name)}" for name in names]
+    return [_told_change(name, before, now) for name in names]
+
+
+def _told_change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What a person makes nothing of, a digest, is only said to have changed."""
+    if name not in before or name not in now:
+        return f"{name}: {'new' if name in now else 'left out'}"
+    if now[name] == FILE_ABSENT:
+        return f"{name} is gone"
+    if _DIGEST.fullmatch(str(before[name])) and _DIGEST.fullmatch(str(now[name])):
+        return f"{name} has changed"
+    return f"{name}: {before[name]} -> {now[name]}"
 
 
 def stamp_step(stamp_path: Path, inputs: Mapping[str, Any]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,14 @@ import pandas as pd
 
 from einthoven.console import format_table, log, plural, progress
 from einthoven.errors import ConfigError, DataError, RecordError
-from einthoven.files import file_digest, read_json, stamp_step, step_changes, write_csv
+from einthoven.files import (
+    NOT_DONE_YET,
+    file_digest,
+    read_json,
+    stamp_step,
+    step_changes,
+    write_csv,
+)
 from einthoven.labels.edits import (
     MappingLine,
     RecordKey,
@@ -27,6 +33,7 @@ from einthoven.labels.mapping import (
     MappingRow,
     coverage,
     format_coverage,
+    labels_in_a_line,
     mapping_rows,
     split_labels,
 )
@@ -41,12 +48,16 @@ EDIT_COLUMNS = ("archive", "record_id", "labels", "labels_mapped")
 # The step ----------------------------------------------------------------------------------------
 
 
-def label_archives(settings: Settings) -> pd.DataFrame:
+def label_archives(settings: Settings, say_skipped: bool = True) -> pd.DataFrame:
     """Write ``logs/unified_label_mapping.csv`` and ``logs/label_coverage.csv``.
 
     Skipped when neither archives, label set, settings nor the mapping file have changed. A person
     may edit the column ``labels``; edits hold over re-runs and come back when an earlier label set
     is chosen again.
+
+    Args:
+        settings: of the run.
+        say_skipped: log a line when nothing has changed.
 
     Returns:
         The mapping, as `read_mapping` gives it.
@@ -57,7 +68,7 @@ def label_archives(settings: Settings) -> pd.DataFrame:
             no label, or a file that another program keeps open.
     """
     with _open_elsewhere_explained(settings.workspace.mapping_path):
-        return _label_or_skip(settings)
+        return _label_or_skip(settings, say_skipped)
 
 
 @contextlib.contextmanager
@@ -72,7 +83,7 @@ def _open_elsewhere_explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _label_or_skip(settings: Settings) -> pd.DataFrame:
+def _label_or_skip(settings: Settings, say_skipped: bool) -> pd.DataFrame:
     label_set = load_label_set(settings.label_set)
     single = label_set.single if settings.task == "auto" else settings.task == "single"
     found, remarks = find_archives(settings.archives_dir)
@@ -80,18 +91,21 @@ def _label_or_skip(settings: Settings) -> pd.DataFrame:
     inputs = _label_inputs(settings, label_set, single, archives)
     mapping_path = settings.workspace.mapping_path
     stamp_path = settings.workspace.step_path("label")
-    changes = step_changes(stamp_path, inputs | {"mapping file": file_digest(mapping_path)})
+    changes = step_changes(stamp_path, inputs | {mapping_path.name: file_digest(mapping_path)})
     if not changes and mapping_path.exists():
-        log.info("label: nothing has changed since %s was written; skipped", mapping_path.name)
+        if say_skipped:
+            log.info("label: nothing has changed since %s was written; skipped", mapping_path.name)
         return read_mapping(mapping_path)
-    log.info("label: %s", "; ".join(changes))
+    if changes != list(NOT_DONE_YET):
+        log.info("label: %s", "; ".join(changes))
     for remark in remarks:
         log.info("%s", remark)
     mapping = _make_mapping(settings, label_set, single, archives)
     report = coverage(mapping, label_set)
     write_csv(mapping_path.with_name("label_coverage.csv"), report)
-    log.info("%s\n", format_coverage(report))
-    stamp_step(stamp_path, inputs | {"mapping file": file_digest(mapping_path)})
+    if remainder := format_coverage(report):
+        log.info("%s\n", remainder)
+    stamp_step(stamp_path, inputs | {mapping_path.name: file_digest(mapping_path)})
     return mapping
 
 
@@ -153,27 +167,47 @@ def _make_mapping(
     settings: Settings, label_set: LabelSet, single: bool, archives: Sequence[Archive]
 ) -> pd.DataFrame:
     rows: list[MappingRow] = []
-    summary: list[list[object]] = []
+    leads_and_fs: dict[str, tuple[str, str]] = {}
     for archive in progress(archives, desc="listing archives", unit="archives"):
         infos = index_archive(archive, settings.target_fs)
         folder = archive.folder.relative_to(settings.archives_dir).as_posix()
-        of_archive = mapping_rows(infos, archive.reader, folder, label_set, single)
-        summary.append(_archive_summary(archive, infos, of_archive))
-        rows += of_archive
-    header = ["archive", "records", "patients", "leads", "fs", "labels found", "problems"]
-    log.info("\n%s\n", format_table(header, summary))
+        leads_and_fs[archive.name] = _leads_and_fs(archive, infos)
+        rows += mapping_rows(infos, archive.reader, folder, label_set, single)
     _write_with_edits(settings, label_set, single, rows)
-    return read_mapping(settings.workspace.mapping_path)
+    mapping = read_mapping(settings.workspace.mapping_path)
+    log.info("\n%s\n", format_archives(mapping, leads_and_fs, label_set))
+    return mapping
 
 
-def _archive_summary(
-    archive: Archive, infos: Sequence[RecordInfo], rows: Sequence[MappingRow]
-) -> list[object]:
-    patients = {info.patient_id for info in infos if info.patient_id}
-    n_patients = len(patients) + sum(not info.patient_id for info in infos)
-    leads, fs = _leads_and_fs(archive, infos)
-    n_problems = sum(bool(row["problem"]) for row in rows)
-    return [archive.name, len(rows), n_patients, leads, fs, _labels_found(rows), n_problems]
+def format_archives(
+    mapping: pd.DataFrame, leads_and_fs: Mapping[str, tuple[str, str]], label_set: LabelSet
+) -> str:
+    """A table of what was found in each archive, and what it was mapped to."""
+    header = [
+        "archive",
+        "records",
+        "patients",
+        "leads",
+        "fs",
+        "labelled",
+        "problems",
+        "labels found",
+    ]
+    lines: list[list[object]] = []
+    for name, part in mapping.groupby("archive", sort=False):
+        of_record = "record " + part["record_id"]
+        lines.append(
+            [
+                name,
+                len(part),
+                part["patient_id"].where(part["patient_id"] != "", of_record).nunique(),
+                *leads_and_fs[str(name)],
+                int((part["labels"] != "").sum()),
+                int((part["problem"] != "").sum()),
+                labels_in_a_line(part["labels"], label_set.labels),
+            ]
+        )
+    return format_table(header, lines)
 
 
 def _leads_and_fs(archive: Archive, infos: Sequence[RecordInfo]) -> tuple[str, str]:
@@ -186,13 +220,6 @@ def _leads_and_fs(archive: Archive, infos: Sequence[RecordInfo]) -> tuple[str, s
             continue
         return str(len(leads)), f"{fs:g}"
     return "?", "?"
-
-
-def _labels_found(rows: Sequence[MappingRow], most: int = 5) -> str:
-    counts = Counter(label for row in rows for label in split_labels(row["labels"]))
-    parts = [f"{label} {n:,}" for label, n in counts.most_common(most)]
-    more = len(counts) - most
-    return ", ".join(parts) + (f", {more} more" if more > 0 else "") or "none"
 
 
 # Edits -------------------------------------------------------------------------------------------
@@ -272,7 +299,7 @@ def _label_inputs(
 ) -> dict[str, Any]:
     return {
         "label set": label_set.name,
-        "label tables": label_set.fingerprint,
+        "table of codes": label_set.fingerprint,
         "labels per record": "one" if single else "any number",
         "target_fs": settings.target_fs,
         "data folder": str(settings.archives_dir.resolve()),

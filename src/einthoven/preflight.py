@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -14,10 +16,11 @@ import torch
 from einthoven.batches import choose_residency
 from einthoven.console import format_table, plural
 from einthoven.errors import EinthovenError
+from einthoven.files import Workspace
 from einthoven.inference import choose_device
 from einthoven.labelling import choose_archives, read_mapping
 from einthoven.labels.sets import load_label_set
-from einthoven.readers.registry import find_archives
+from einthoven.readers.registry import Archive, find_archives
 from einthoven.records import LEADS
 from einthoven.runs import is_mapping_newer, store_differences
 from einthoven.settings import Settings
@@ -28,6 +31,13 @@ Verdict = Literal["passed", "warning", "failed"]
 
 # Below this, a class is hardly learned and its scores are wide.
 FEW_RECORDS = 20
+
+# What a reader needs beyond the packages that are always installed.
+READER_LIBRARIES = {"sph": "h5py"}
+
+SPLIT_TITLES = {"train": "train", "val": "validation", "test": "test"}
+
+NOT_MADE = "not made yet; `einthoven run` makes it"
 
 GIB = 2**30
 LITTLE_FREE_DISK_GIB = 5
@@ -50,32 +60,49 @@ class Check:
 
 
 def run_preflight_checks(settings: Settings) -> list[Check]:
-    """Look at archives, labels, store, splits and the machine; nothing is written or read whole.
+    """Look at archives, labels, store, splits and the machine; no file stays behind.
 
-    A check that cannot be made because an earlier one failed is a failed check too.
+    What no command has made yet is a warning. A check is left out where one that it builds on
+    failed, or where what it looks at is not made yet.
     """
     checks: list[Check] = []
-    for subject, look in CHECKS.items():
-        try:
-            checks += look(settings)
-        except EinthovenError as error:
-            checks.append(Check(subject, "failed", str(error)))
+    unusable: set[str] = set()
+    for look in LOOKS:
+        found = _checks_of(look, settings) if unusable.isdisjoint(look.needs) else []
+        if not found or any(
+            check.verdict == "failed" or check.found == NOT_MADE for check in found
+        ):
+            unusable.add(look.subject)
+        checks += found
     return checks
 
 
-def format_checks(checks: list[Check]) -> str:
-    """A table of checks, and a line that counts them."""
+def _checks_of(look: Look, settings: Settings) -> list[Check]:
+    if look.path and not look.path(settings.workspace).exists():
+        return [Check(look.subject, "warning", NOT_MADE)]
+    checks: list[Check] = []
+    try:
+        for check in look.checks(settings):
+            checks.append(check)
+    except EinthovenError as error:
+        checks.append(Check(look.subject, "failed", str(error)))
+    return checks
+
+
+def format_checks(checks: Sequence[Check]) -> str:
+    """A table of checks, what to do, and a line that counts the verdicts."""
     rows = [[check.verdict, check.subject, check.found] for check in checks]
-    counts = {
-        verdict: sum(check.verdict == verdict for check in checks)
+    n_passed, n_warnings, n_failed = (
+        sum(check.verdict == verdict for check in checks)
         for verdict in ("passed", "warning", "failed")
-    }
-    advice = [f"  {check.subject}: {check.advice}" for check in checks if check.advice]
+    )
+    # Several checks of one subject may call for the same.
+    advice = dict.fromkeys(f"  {check.subject}: {check.advice}" for check in checks if check.advice)
     lines = [
         format_table(["verdict", "subject", "found"], rows),
         "",
         *(["What to do:", *advice, ""] if advice else []),
-        ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
+        f"{n_passed} passed, {plural(n_warnings, 'warning')}, {n_failed} failed",
     ]
     return "\n".join(lines)
 
@@ -89,6 +116,7 @@ def check_archives(settings: Settings) -> Iterator[Check]:
         archives = choose_archives(found, settings.archives, settings.archives_dir, remarks)
         names = ", ".join(archive.name for archive in archives)
         yield Check("archives", "passed", f"{plural(len(archives), 'archive')}: {names}")
+        yield from check_reader_libraries(archives)
     else:
         yield Check(
             "archives", "failed", f"none under {settings.archives_dir}",
@@ -98,29 +126,48 @@ def check_archives(settings: Settings) -> Iterator[Check]:
         yield Check("archives", "warning", remark)
 
 
+def check_reader_libraries(archives: Sequence[Archive]) -> Iterator[Check]:
+    """A warning for each archive whose reader lacks a library."""
+    for archive in archives:
+        library = READER_LIBRARIES.get(archive.reader)
+        try:
+            if library:
+                importlib.import_module(library)
+        except ImportError as error:
+            yield Check(
+                "archives", "warning",
+                f"{archive.name} cannot be read without {library} ({error}); its records would be "
+                "rejected",
+                'pip install "einthoven[formats]"',
+            )  # fmt: skip
+
+
 def check_mapping(settings: Settings) -> Iterator[Check]:
-    path = settings.workspace.mapping_path
-    if not path.exists():
-        yield Check("labels", "failed", f"{path} is not there", "run `einthoven label`")
-        return
-    mapping = read_mapping(path)
-    for archive, rows in mapping.groupby("archive"):
-        n_mapped = int((rows["labels"] != "").sum())
+    mapping = read_mapping(settings.workspace.mapping_path)
+    has_label = mapping["labels"] != ""
+    labelled = has_label.groupby(mapping["archive"]).sum()
+    for archive in labelled.index[labelled == 0]:
+        n = plural(int((mapping["archive"] == archive).sum()), "record")
         yield Check(
-            "labels",
-            "passed" if n_mapped else "warning",
-            f"{archive}: {n_mapped:,} of {plural(len(rows), 'record')} have a label",
-            "" if n_mapped else f"label set {settings.label_set} does not cover {archive}",
-        )
+            "labels", "warning", f"{archive}: none of {n} has a label",
+            f"label set {settings.label_set} does not cover {archive}",
+        )  # fmt: skip
+    sound = labelled.index[labelled > 0]
+    if len(sound):
+        n = plural(int(mapping["archive"].isin(sound).sum()), "record")
+        where = f"{plural(len(sound), 'archive')}" if len(sound) > 1 else str(sound[0])
+        found = f"{int(has_label.sum()):,} of {n} of {where} have a label"
+        yield Check("labels", "passed", found)
 
 
 def check_store(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
-    splits = read_splits(settings.workspace.splits_path)
+    path = settings.workspace.splits_path
+    splits = read_splits(path) if path.exists() else {}
     for difference in store_differences(settings, store, splits):
         yield Check(
             "store", "failed", f"prepared with another setting, {difference}",
-            "run `einthoven prepare` with the settings of the run, or give the store's",
+            "run `einthoven prepare` with these settings, or give those of the store",
         )  # fmt: skip
     if is_mapping_newer(settings.workspace):
         yield Check(
@@ -135,17 +182,16 @@ def check_split_patients(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
     splits = read_splits(settings.workspace.splits_path)
     check_splits(splits, store.manifest)
-    sizes = ", ".join(f"{split} {len(splits[split]):,}" for split in ("train", "val", "test"))
+    sizes = ", ".join(f"{title} {len(splits[split]):,}" for split, title in SPLIT_TITLES.items())
     yield Check("splits", "passed", f"no patient and no duplicate in two splits; {sizes}")
 
 
 def check_classes(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
     splits = read_splits(settings.workspace.splits_path)
-    check_splits(splits, store.manifest)
     labels = load_label_set(settings.label_set).labels
     by_record = store.manifest.set_index("record")
-    for split in ("train", "val", "test"):
+    for split, title in SPLIT_TITLES.items():
         counts = label_matrix(by_record.loc[splits[split]], labels).sum(0).astype(int)
         few = [
             f"{label} {count}"
@@ -155,11 +201,11 @@ def check_classes(settings: Settings) -> Iterator[Check]:
         if few:
             yield Check(
                 "classes", "warning",
-                f"{split}: fewer than {FEW_RECORDS} records of {', '.join(few)}",
+                f"{title}: fewer than {FEW_RECORDS} records of {', '.join(few)}",
                 "scores of such classes say little; add archives, or use a coarser label set",
             )  # fmt: skip
         else:
-            yield Check("classes", "passed", f"{split}: {FEW_RECORDS} records or more of each")
+            yield Check("classes", "passed", f"{title}: {FEW_RECORDS} records or more of each")
 
 
 # Machine ------------------------------------------------------------------------------------------
@@ -185,11 +231,15 @@ def check_memory(settings: Settings) -> Iterator[Check]:
 
 
 def check_disk(settings: Settings) -> Iterator[Check]:
-    folder = settings.root.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        yield Check("disk", "failed", f"{folder} cannot be written to", "use another --root")
+    try:
+        folder = nearest_folder(settings.root)
+        # Making something is the one sure test: an administrator may write to any folder, but for
+        # file systems that take no files.
+        Path(tempfile.mkdtemp(prefix=".einthoven-check-", dir=folder)).rmdir()
+    except OSError as error:
+        why = error.strerror or str(error)
+        found = f"{settings.root} cannot be made or written to: {why}"
+        yield Check("disk", "failed", found, "use another --root")
         return
     free = shutil.disk_usage(folder).free / GIB
     if free < LITTLE_FREE_DISK_GIB:
@@ -202,13 +252,40 @@ def check_disk(settings: Settings) -> Iterator[Check]:
         yield Check("disk", "passed", f"{free:.0f} GiB free")
 
 
-CHECKS: dict[str, Callable[[Settings], Iterator[Check]]] = {
-    "archives": check_archives,
-    "labels": check_mapping,
-    "store": check_store,
-    "splits": check_split_patients,
-    "classes": check_classes,
-    "device": check_device,
-    "memory": check_memory,
-    "disk": check_disk,
-}
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or where it is not there the lowest of those above it that is."""
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+# Every look --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """A subject that is looked at.
+
+    Attributes:
+        checks: what finds out; it may raise an error that a user can mend.
+        path: the file that `einthoven run` makes and that it looks at, if any.
+        needs: subjects without which it cannot be made.
+    """
+
+    subject: str
+    checks: Callable[[Settings], Iterator[Check]]
+    path: Callable[[Workspace], Path] | None = None
+    needs: tuple[str, ...] = ()
+
+
+LOOKS = (
+    Look("archives", check_archives),
+    Look("labels", check_mapping, lambda workspace: workspace.mapping_path),
+    Look("store", check_store, lambda workspace: workspace.manifest_path),
+    Look("splits", check_split_patients, lambda workspace: workspace.splits_path, ("store",)),
+    Look("classes", check_classes, needs=("store", "splits")),
+    Look("device", check_device),
+    Look("memory", check_memory, needs=("store", "device")),
+    Look("disk", check_disk),
+)

@@ -6,9 +6,9 @@ setting redoes its chunk, any chunk the audit, a label or the seed only the mani
 
 from __future__ import annotations
 
-import errno
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,12 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from einthoven.audit import (
-    AUDIT_VERSION,
-    PAIR_COLUMNS,
-    Sketches,
-    find_duplicates,
-)
+from einthoven.audit.sketches import Sketches
+from einthoven.audit.verification import AUDIT_VERSION, PAIR_COLUMNS, find_duplicates
 from einthoven.chunks import (
     Chunk,
     CollectedChunks,
@@ -35,6 +31,7 @@ from einthoven.chunks import (
 from einthoven.console import format_table, log, plural, progress
 from einthoven.errors import DataError
 from einthoven.files import (
+    NOT_DONE_YET,
     Workspace,
     digest,
     file_digest,
@@ -46,6 +43,7 @@ from einthoven.files import (
 )
 from einthoven.labelling import label_archives
 from einthoven.labels.mapping import split_labels
+from einthoven.labels.sets import load_label_set
 from einthoven.records import LEADS
 from einthoven.settings import Settings
 from einthoven.shards import DEFECT_REASON, prepare_chunk
@@ -59,7 +57,11 @@ from einthoven.splits import (
     read_splits,
     subset_records,
 )
-from einthoven.store import MANIFEST_COLUMNS, Store, open_store, store_of_manifest
+from einthoven.store import MANIFEST_COLUMNS, PREPARE_HINT, Store, open_store, store_of_manifest
+from einthoven.workers import in_processes
+
+# What the set of shards depends on, under a name that reads well before "has changed".
+STORE_CONTENT = "what the store is made from"
 
 REJECTED_COLUMNS = ("archive", "record_id", "path", "reason")
 
@@ -91,9 +93,9 @@ def prepare_archives(settings: Settings) -> Prepared:
     Raises:
         DataError: no record can be stored, the disk is full, or a worker process was killed.
     """
-    mapping = label_archives(settings)
+    mapping = label_archives(settings, say_skipped=False)
     workspace, how = settings.workspace, signal_settings(settings)
-    rows = subset_records(mapping, settings.ecg_preprocess_limit, settings.seed)
+    rows = subset_records(mapping, settings.ecg_preprocess_limit, settings.split_seed)
     chunks = plan_chunks(mapping, rows, settings.archives_dir, how)
     inputs = _prepare_inputs(settings, chunks, len(rows))
     stamp_path = workspace.step_path("prepare")
@@ -101,18 +103,21 @@ def prepare_archives(settings: Settings) -> Prepared:
     if not changes:
         log.info("prepare: nothing has changed since the store was made; skipped")
         return _count_prepared(workspace, mapping, len(rows), len(chunks))
-    log.info("prepare: %s", "; ".join(changes))
+    if changes != list(NOT_DONE_YET):
+        log.info("prepare: %s", "; ".join(changes))
     stamp_path.unlink(missing_ok=True)
     n_made = make_shards(chunks, workspace.records_dir, how, settings.prepare_workers)
     prepared = collect_chunks(chunks, workspace.records_dir, mapping)
-    manifest = _make_manifest(settings, prepared, mapping, how, inputs["signals"])
+    manifest = _make_manifest(settings, prepared, mapping, how, inputs[STORE_CONTENT])
     remove_orphans(workspace.records_dir, [chunk.name for chunk in chunks])
     if not _warn_of_defects(prepared.rejected):
         stamp_step(stamp_path, inputs)
-    counts = _count_prepared(workspace, mapping, len(rows), len(chunks), n_made)
+    splits, labels = read_splits(workspace.splits_path), load_label_set(settings.label_set).labels
     log.info("\n%s", format_prepared(mapping, rows, manifest, prepared.rejected))
-    log.info("\n%s\n", format_splits(manifest, read_splits(workspace.splits_path)))
-    return counts
+    if len(prepared.rejected):
+        log.info("\n%s", format_rejected(prepared.rejected["reason"], workspace.rejected_path))
+    log.info("\n%s\n", format_splits(manifest, splits, labels))
+    return _count_prepared(workspace, mapping, len(rows), len(chunks), n_made)
 
 
 def _warn_of_defects(rejected: pd.DataFrame) -> bool:
@@ -128,14 +133,18 @@ def _warn_of_defects(rejected: pd.DataFrame) -> bool:
 
 
 def _prepare_inputs(settings: Settings, chunks: Sequence[Chunk], n_chosen: int) -> dict[str, Any]:
+    how = signal_settings(settings)
     return {
-        "signals": digest([chunk.name for chunk in chunks]),
+        STORE_CONTENT: digest([chunk.name for chunk in chunks]),
         "records chosen": n_chosen,
-        "signal settings": str(signal_settings(settings)),
+        "target_fs": how["target_fs"],
+        "target_samples": how["target_samples"],
+        "bandpass": "{} to {} Hz".format(*how["band"]) if how["band"] else "off",
+        "store version": how["version"],
         "audit version": AUDIT_VERSION,
         "mapping": file_digest(settings.workspace.mapping_path),
         "label set": settings.label_set,
-        "seed": settings.seed,
+        "split_seed": settings.split_seed,
     }
 
 
@@ -143,11 +152,12 @@ def _damage(workspace: Workspace) -> list[str]:
     """What is wrong with files that a finished run left."""
     for path in (workspace.rejected_path, workspace.splits_path):
         if not path.exists():
-            return [f"{path.name} is gone"]
+            return [f"{path.name} is gone; it is made again"]
     try:
         check_splits(read_splits(workspace.splits_path), open_store(workspace).manifest)
     except DataError as error:
-        return [str(error)]
+        # Its advice, to run this very step, is being taken.
+        return [str(error).partition(f"; {PREPARE_HINT}")[0] + "; what is wrong is made again"]
     return []
 
 
@@ -193,56 +203,24 @@ def make_shards(
     if not pending:
         return 0
     n_records = sum(len(chunk.rows) for chunk in pending)
+    n_before = len(chunks) - len(pending)
     log.info(
-        "preparing %s in %s (%s done before)",
+        "preparing %s in %s%s",
         plural(n_records, "record"),
         plural(len(pending), "chunk"),
-        plural(len(chunks) - len(pending), "chunk"),
+        f" ({plural(n_before, 'chunk')} done before)" if n_before else "",
     )
     calls = [(str(records_dir), chunk.name, chunk.sources, dict(how)) for chunk in pending]
-    sizes = _in_processes(prepare_chunk, calls, n_workers)
-    for _ in progress(_one_by_one(sizes), desc="preparing", total=n_records, unit="records"):
-        pass
+    # Closed at once when interrupted, so that the workers end.
+    with contextlib.closing(in_processes(prepare_chunk, calls, n_workers)) as sizes:
+        for _ in progress(_one_by_one(sizes), desc="preparing", total=n_records, unit="records"):
+            pass
     return len(pending)
 
 
 def _one_by_one(sizes: Iterable[int]) -> Iterator[int]:
     for size in sizes:
         yield from range(size)
-
-
-def _in_processes(
-    function: Callable[..., int], calls: Sequence[tuple[Any, ...]], n_workers: int
-) -> Iterator[int]:
-    """Results as they come; one call, or one worker, needs no process of its own."""
-    # A quarter of a second, which a run that finds nothing changed need not wait for.
-    import joblib
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    n_jobs = min(n_workers or joblib.cpu_count(), len(calls))
-    try:
-        if n_jobs == 1:
-            yield from (function(*call) for call in calls)
-            return
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-            yield from parallel(joblib.delayed(function)(*call) for call in calls)
-    except TerminatedWorkerError as error:
-        raise DataError(
-            "a worker process was killed, most often because memory ran out; use fewer "
-            "(PREPARE_WORKERS) and run `einthoven prepare` again: finished chunks are kept"
-        ) from error
-    except MemoryError as error:
-        raise DataError(
-            "memory ran out; use fewer PREPARE_WORKERS and run `einthoven prepare` again: "
-            "finished chunks are kept"
-        ) from error
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-        what = "the disk is full" if full else f"the store cannot be written ({error})"
-        raise DataError(
-            f"{what}; make room and run `einthoven prepare` again: finished chunks are kept"
-        ) from error
 
 
 # Manifest, audit, splits -----------------------------------------------------------------------
@@ -271,12 +249,12 @@ def _make_manifest(
     )
     group, duplicate_of = group_patients(manifest, published, pairs)
     manifest = manifest.assign(patient_group=group, duplicate_of=duplicate_of)
-    manifest["fold"] = assign_folds(manifest, published, settings.seed)
+    manifest["fold"] = assign_folds(manifest, published, settings.split_seed)
     manifest = manifest[list(MANIFEST_COLUMNS)]
     manifest.attrs = attributes
     splits = make_splits(
         manifest,
-        seed=settings.seed,
+        seed=settings.split_seed,
         label_set=settings.label_set,
         audit=summarise_audit(manifest, pairs),
     )
@@ -364,13 +342,26 @@ def format_prepared(
     return format_table(header, [*lines, total] if len(lines) > 1 else lines)
 
 
-def format_splits(manifest: pd.DataFrame, splits: Mapping[str, Any]) -> str:
-    """A table of records per split and label, and of patients."""
+def format_rejected(reasons: pd.Series[str], path: Path) -> str:
+    """How many records were rejected, why most of them, and where all reasons are.
+
+    Reasons that differ in names and numbers only count as one.
+    """
+    kinds = reasons.str.replace(r"\S*\d\S*", "", regex=True)
+    commonest = reasons[kinds == kinds.value_counts().index[0]]
+    n_alike = f"{len(commonest):,} like this: " if len(commonest) > 1 else ""
+    return f"{plural(len(reasons), 'record')} rejected ({n_alike}{commonest.iloc[0]}); see {path}"
+
+
+def format_splits(manifest: pd.DataFrame, splits: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """A table of records per split and label, in the order of ``labels``, and of patients."""
     counted = manifest[is_counted(manifest)].set_index("record")
     parts = {split: counted.loc[splits[split]] for split in SPLITS}
     counts = [Counter(chain.from_iterable(part["labels"])) for part in parts.values()]
     lines: list[list[object]] = [
-        [label, *(count[label] for count in counts)] for label in sorted(set().union(*counts))
+        [label, *(count[label] for count in counts)]
+        for label in labels
+        if any(label in count for count in counts)
     ]
     lines.append(["records", *(len(part) for part in parts.values())])
     lines.append(["patients", *(part["patient_group"].nunique() for part in parts.values())])

@@ -331,8 +331,8 @@ def other_run_message(settings: Settings, state: str, changes: list[str]) -> str
     lines = "\n".join(f"  {change}" for change in changes)
     return (
         f"{settings.workspace.checkpoints_dir} holds a {state} run with other settings or data:\n"
-        f"{lines}\nGive this one a name of its own (--run-name NAME), replace that one (--fresh), or "
-        "use its settings again"
+        f"{lines}\nGive this one a name of its own (--run-name NAME), replace that one (--fresh), "
+        "or use its settings again"
     )
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from einthoven.bootstrap import ScoreName, all_scores, bootstrap_scores, percentile_interval
+from einthoven.bootstrap import ScoreName, all_scores, bootstrap_scores, logit_interval
 from einthoven.console import plural
 from einthoven.metrics import macro_mean
 
-# An archive with fewer records than this has scores of its own, but no part in the headline.
+# The scores of fewer records than this say nothing: files hold them, but no table shows them, and
+# they have no part in the headline.
 MIN_RECORDS_FOR_HEADLINE = 20
 
 HEADLINE_SCORES: tuple[ScoreName, ...] = (
@@ -180,7 +181,9 @@ def _figure(
         return figure | {"reason": why_absent}
     if scores.n_patient_groups < 2:
         return figure | {"value": value, "reason": "one patient: no interval"}
-    low, high = percentile_interval(samples)
+    low, high = logit_interval(value, samples)
+    if np.isnan(low):
+        return figure | {"value": value, "reason": "all resamples have the same score: no interval"}
     return figure | {"value": value, "low": low, "high": high}
 
 
@@ -226,7 +229,9 @@ def headline_scores(
         large, how = list(archives), f"one archive, {next(iter(archives))}"
     elif large:
         scores = _mean_over_archives([archives[name] for name in large])
-        how = f"mean over {plural(len(large), 'archive')}"
+        how = (
+            f"mean over {plural(len(large), 'archive')}" if len(large) > 1 else f"{large[0]} alone"
+        )
     figures: dict[str, Any] = {}
     for metric, average in HEADLINE_SCORES:
         if (metric, average) in scores.values:

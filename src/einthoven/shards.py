@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from einthoven.audit import SKETCH_LEADS, sketch_signals
+from einthoven.audit.sketches import SKETCH_LEADS, sketch_signals
 from einthoven.errors import RecordError
 from einthoven.files import atomic_path
 from einthoven.quality import LOWEST_FS, check_signal, fill_missing, quality_flags

@@ -212,7 +212,7 @@ def make_splits(
         manifest: every stored record.
         seed: that the folds were dealt with.
         label_set: whose labels the manifest carries.
-        audit: the duplicate audit's result, see `einthoven.audit`.
+        audit: the duplicate audit's result, see `summarise_audit`.
 
     Raises:
         SplitError: a patient would be in two splits.

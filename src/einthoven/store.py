@@ -24,7 +24,7 @@ from einthoven.signal import window_starts
 
 MICROVOLTS_PER_MILLIVOLT = 1000.0
 
-# Every column of the manifest, in order; docs/explanation says what each means.
+# Every column of the manifest, in order; docs/reference/files.md says what each means.
 MANIFEST_COLUMNS = (
     "record", "archive", "record_id", "patient_id", "patient_group", "duplicate_of", "fold",
     "shard", "row", "n_windows", "n_samples", "fs", "leads_present",

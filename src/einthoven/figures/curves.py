@@ -15,6 +15,7 @@ from einthoven.figures.style import (
     MOST_LINES_IN_ONE_PLOT,
     PALETTE,
     REFERENCE_COLOR,
+    head_figure,
     pad_figure,
     panel_grid,
     short_label,
@@ -87,7 +88,7 @@ def _best_epoch(history: Sequence[Mapping[str, Any]], key: str) -> int | None:
 
 
 def plot_roc_curves(
-    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]
+    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], title: str = ""
 ) -> Figure:
     """ROC of each class against the rest, with its area and the line of a random guess.
 
@@ -97,6 +98,7 @@ def plot_roc_curves(
     Args:
         targets, probabilities: ``(n, C)``.
         labels: C names.
+        title: what the figure shows, of which records.
     """
     areas = auroc(targets, probabilities)
     curves = [
@@ -104,11 +106,11 @@ def plot_roc_curves(
         for c, area in enumerate(areas)
     ]
     if len(labels) <= MOST_LINES_IN_ONE_PLOT:
-        figure, axes = _single_plot("false positive rate", "true positive rate")
+        figure, axes = _single_plot("false positive rate", "true positive rate", title)
         axes.plot([0, 1], [0, 1], color=REFERENCE_COLOR, dashes=(4, 3), linewidth=1, label="random")
         _draw_lines(axes, curves, areas, labels, "AUC")
         return figure
-    figure, panels, columns = panel_grid(len(labels), (1.6, 1.75))
+    figure, panels, columns = panel_grid(len(labels), (1.6, 1.75), title)
     for c, axes in enumerate(panels):
         axes.plot([0, 1], [0, 1], color=REFERENCE_COLOR, dashes=(4, 3), linewidth=0.8)
         _draw_panel(axes, curves[c], f"AUC {areas[c]:.3f}", (0.96, 0.06))
@@ -119,7 +121,7 @@ def plot_roc_curves(
 
 
 def plot_precision_recall_curves(
-    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]
+    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], title: str = ""
 ) -> Figure:
     """Precision against recall of each class, with average precision and prevalence.
 
@@ -128,6 +130,7 @@ def plot_precision_recall_curves(
     Args:
         targets, probabilities: ``(n, C)``.
         labels: C names.
+        title: what the figure shows, of which records.
     """
     averages = average_precision(targets, probabilities)
     prevalence = (targets > 0).mean(axis=0)
@@ -136,26 +139,27 @@ def plot_precision_recall_curves(
         for c, ap in enumerate(averages)
     ]
     if len(labels) <= MOST_LINES_IN_ONE_PLOT:
-        figure, axes = _single_plot("recall", "precision")
+        figure, axes = _single_plot("recall", "precision", title)
         _draw_lines(axes, curves, averages, labels, "AP")
         for c, share in enumerate(prevalence):
             color = PALETTE[c % len(PALETTE)]
             axes.axhline(share, color=color, linewidth=0.8, dashes=(1, 3), zorder=1)
         axes.set_title("dotted: prevalence, what a random guess reaches", fontsize=9, loc="left")
         return figure
-    figure, panels, columns = panel_grid(len(labels), (1.6, 1.75))
+    figure, panels, columns = panel_grid(len(labels), (1.6, 1.75), title)
     for c, axes in enumerate(panels):
         axes.axhline(float(prevalence[c]), color=REFERENCE_COLOR, dashes=(4, 3), linewidth=0.8)
-        _draw_panel(axes, curves[c], f"AP {averages[c]:.3f}", (0.96, 0.86))
+        _draw_panel(axes, curves[c], f"AP {averages[c]:.3f}", (0.5, 0.06))
         _name_panel(axes, labels[c], targets[:, c], is_left=c % columns == 0)
     figure.supxlabel("recall (dashed: prevalence, what a random guess reaches)", fontsize=10)
     figure.supylabel("precision", fontsize=10)
     return figure
 
 
-def _single_plot(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def _single_plot(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8.6, 5.6), layout="constrained")
     pad_figure(figure)
+    head_figure(figure, title)
     axes = figure.subplots()
     style_axes(axes)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x_label, ylabel=y_label)

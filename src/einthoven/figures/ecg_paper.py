@@ -86,10 +86,13 @@ def plot_ecg(
     figure, axes = _blank_paper(width_mm, height_mm)
     for row in range(n_rows):
         _draw_pulse(axes, _baseline_mm(row, n_rows, pitch_mm), gain)
+    is_cut = False
     for strip in strips:
         y_mm = _baseline_mm(strip.row, n_rows, pitch_mm)
-        _draw_strip(axes, strip, traces.get(strip.lead), fs, gain, y_mm, pitch_mm)
+        is_cut |= _draw_strip(axes, strip, traces.get(strip.lead), fs, gain, y_mm, pitch_mm)
     caption = f"{PAPER_SPEED_MM_S:g} mm/s    {gain:g} mm/mV    {fs:g} Hz    {duration:.1f} s"
+    if is_cut:
+        caption += "    spikes taller than their row are cut off"
     axes.text(0, -4.5, caption, fontsize=8, va="center", color=_INK_COLOR)
     axes.text(0, height_mm + 3, title, fontsize=11, va="bottom", color=_INK_COLOR)
     return figure
@@ -178,7 +181,8 @@ def _draw_pulse(axes: Axes, y_mm: float, gain: float) -> None:
 def _draw_strip(
     axes: Axes, strip: _LeadStrip, trace: np.ndarray | None, fs: float, gain: float, y_mm: float,
     pitch_mm: float,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Draw a strip; returns whether a spike had to be cut off."""
     axes.plot(
         [strip.left_mm, strip.left_mm], [y_mm - 2.5, y_mm + 2.5],
         color=_INK_COLOR, linewidth=0.6, zorder=3,
@@ -192,10 +196,12 @@ def _draw_strip(
         middle = strip.left_mm + (strip.stop - strip.start) * PAPER_SPEED_MM_S / 2
         axes.text(middle, y_mm, "not recorded", fontsize=8, style="italic", ha="center",
                   va="center", color=_ABSENT_COLOR, zorder=4)  # fmt: skip
-        return
+        return False
     first, last = round(strip.start * fs), round(strip.stop * fs) + 1
     shown = trace[first:last]
     x = strip.left_mm + (np.arange(first, first + len(shown)) / fs - strip.start) * PAPER_SPEED_MM_S
     # A spike taller than the row stops short of the neighbours' baselines.
-    y = y_mm + np.clip(gain * shown, -0.95 * pitch_mm, 0.95 * pitch_mm)
+    limit_mm = 0.95 * pitch_mm
+    y = y_mm + np.clip(gain * shown, -limit_mm, limit_mm)
     axes.plot(x, y, color=_INK_COLOR, linewidth=0.8, solid_joinstyle="round", zorder=3)
+    return bool((np.abs(gain * shown) > limit_mm).any())

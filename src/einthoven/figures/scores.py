@@ -17,6 +17,7 @@ from einthoven.figures.saving import save_figure
 from einthoven.figures.style import (
     PALETTE,
     REFERENCE_COLOR,
+    head_figure,
     pad_figure,
     panel_grid,
     short_label,
@@ -32,25 +33,28 @@ MOST_CLASSES_WITH_COUNTS = 12
 MOST_CLASSES_WITH_ALL_CELLS = 30
 
 
-def plot_confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
+def plot_confusion_matrix(matrix: np.ndarray, labels: Sequence[str], title: str = "") -> Figure:
     """Confusion as percentages of each true class.
 
     Args:
         matrix: ``(C, C)`` records by true (row) and decided (column) class; or ``(C, 2, 2)``, the
             table of each label as `label_tables` gives it, drawn as one small panel per label.
         labels: C names.
+        title: what the figure shows, of which records.
     """
     if matrix.ndim == 3:
-        return _plot_label_tables(matrix, labels)
-    return _plot_class_confusion(matrix, labels)
+        return _plot_label_tables(matrix, labels, title)
+    return _plot_class_confusion(matrix, labels, title)
 
 
-def _plot_class_confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
+def _plot_class_confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     n = len(labels)
     cell = (
-        0.95 if n <= MOST_CLASSES_WITH_COUNTS else 0.42 if n <= MOST_CLASSES_WITH_ALL_CELLS else 0.2
+        0.72 if n <= MOST_CLASSES_WITH_COUNTS else 0.42 if n <= MOST_CLASSES_WITH_ALL_CELLS else 0.2
     )
-    figure = Figure(figsize=(2.6 + n * cell, 1.9 + n * cell), layout="constrained")
+    figure = Figure(figsize=(max(5.6, 2.6 + n * cell), 1.9 + n * cell), layout="constrained")
+    pad_figure(figure)
+    head_figure(figure, title)
     axes = figure.subplots()
     shares = row_shares(matrix)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -65,7 +69,7 @@ def _plot_class_confusion(matrix: np.ndarray, labels: Sequence[str]) -> Figure:
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=8)
     bar.outline.set_visible(False)
-    axes.set_title("Share of each true class", fontsize=11, loc="left")
+    axes.set_title("share of each true class", fontsize=9, loc="left")
     return figure
 
 
@@ -94,8 +98,8 @@ def _write_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color)
 
 
-def _plot_label_tables(tables: np.ndarray, labels: Sequence[str]) -> Figure:
-    figure, panels, columns = panel_grid(len(labels), (1.65, 1.65))
+def _plot_label_tables(tables: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    figure, panels, columns = panel_grid(len(labels), (1.65, 1.65), title)
     for c, axes in enumerate(panels):
         shares = row_shares(tables[c])
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -109,9 +113,8 @@ def _plot_label_tables(tables: np.ndarray, labels: Sequence[str]) -> Figure:
         axes.set_yticks((0, 1), ("absent", "present") if is_left else ("", ""), fontsize=8)
         axes.tick_params(length=0)
         axes.set_title(short_label(labels[c], 20), fontsize=8.5, pad=3)
-    figure.supxlabel("decided", fontsize=10)
+    figure.supxlabel("decided (share of the records without and with the label)", fontsize=10)
     figure.supylabel("true", fontsize=10)
-    figure.suptitle("Share of the records without and with each label", fontsize=11)
     return figure
 
 
@@ -121,25 +124,29 @@ _BAR_METRICS = (("precision", "precision"), ("recall", "recall"), ("f1", "F1 (95
 MOST_CLASSES_IN_A_COLUMN = 30
 
 
-def plot_per_class_metrics(scores: Mapping[str, Any], labels: Sequence[str]) -> Figure:
+def plot_per_class_metrics(
+    scores: Mapping[str, Any], labels: Sequence[str], title: str = ""
+) -> Figure:
     """Bars of precision, recall and F1 of each class, with its number of positives.
 
     Args:
         scores: as `einthoven.scoring.score_predictions` gives them.
         labels: the classes to show, in order from the top.
+        title: what the figure shows, of which records.
     """
     columns = math.ceil(len(labels) / MOST_CLASSES_IN_A_COLUMN)
     per_column = math.ceil(len(labels) / columns)
     height = 1.5 + per_column * (0.62 if len(labels) <= 8 else 0.36)
     figure = Figure(figsize=(max(8.0, 4.8 * columns), height), layout="constrained")
     pad_figure(figure)
+    head_figure(figure, title)
     panels = figure.subplots(1, columns, squeeze=False)[0]
     for number, axes in enumerate(panels):
         shown = labels[number * per_column : (number + 1) * per_column]
         _draw_class_bars(axes, scores, shown)
         axes.set_ylim(per_column - 0.4, -0.6)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=3, fontsize=9, frameon=False)
+    figure.legend(handles, names, loc="outside lower left", ncols=3, fontsize=9, frameon=False)
     return figure
 
 
@@ -184,7 +191,7 @@ def save_score_figures(
 
     Args:
         predictions: of the split that is shown.
-        scores: of the same records.
+        scores: of the same records, with ``split`` and ``label_set``.
         figures_dir: where to write.
         stamp: part of every name; see `einthoven.figures.saving.figure_stamp`.
     """
@@ -192,11 +199,15 @@ def save_score_figures(
     labels = predictions.labels
     tables = confusion_matrix if predictions.single else label_tables
     matrix = tables(targets, predictions.decisions)
+    label_set = Path(str(scores["label_set"])).stem
+    about = f"{scores['split']} split, n={len(predictions):,}, label set {label_set}"
     plots: tuple[Callable[[], Figure], ...] = (
-        lambda: plot_confusion_matrix(matrix, labels),
-        lambda: plot_per_class_metrics(scores, labels),
-        lambda: plot_roc_curves(targets, probabilities, labels),
-        lambda: plot_precision_recall_curves(targets, probabilities, labels),
+        lambda: plot_confusion_matrix(matrix, labels, f"Confusion, {about}"),
+        lambda: plot_per_class_metrics(scores, labels, f"Scores of each class, {about}"),
+        lambda: plot_roc_curves(targets, probabilities, labels, f"ROC, {about}"),
+        lambda: plot_precision_recall_curves(
+            targets, probabilities, labels, f"Precision and recall, {about}"
+        ),
     )
     named = list(zip(SCORE_FIGURES, plots, strict=True))
     return [

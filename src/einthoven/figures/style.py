@@ -38,8 +38,14 @@ def pad_figure(figure: Figure) -> None:
     engine.set(w_pad=0.08, h_pad=0.08)
 
 
+def head_figure(figure: Figure, title: str) -> None:
+    """Say at the top left what a figure shows, so that the picture alone tells it."""
+    if title:
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+
+
 def panel_grid(
-    n_panels: int, panel_size: tuple[float, float], most_columns: int = 8
+    n_panels: int, panel_size: tuple[float, float], title: str = "", most_columns: int = 8
 ) -> tuple[Figure, list[Axes], int]:
     """A figure of equal small panels, some of the last row left out.
 
@@ -52,6 +58,7 @@ def panel_grid(
         figsize=(columns * panel_size[0] + 0.6, rows * panel_size[1] + 0.7), layout="constrained"
     )
     pad_figure(figure)
+    head_figure(figure, title)
     grid = figure.subplots(rows, columns, squeeze=False)
     axes = list(grid.flat)
     for unused in axes[n_panels:]:
@@ -60,9 +67,9 @@ def panel_grid(
 
 
 def short_label(label: str, longest: int = 22) -> str:
-    """A label cut to a length that fits beside a plot.
+    """A label cut to a length that fits beside a plot; long ones often differ in their endings.
 
     >>> short_label("premature ventricular contractions", 12)
-    'premature v…'
+    'premat…tions'
     """
-    return label if len(label) <= longest else label[: longest - 1] + "…"
+    return label if len(label) <= longest else f"{label[: longest - 6]}…{label[-5:]}"

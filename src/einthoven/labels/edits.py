@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from einthoven.console import plural
 from einthoven.errors import DataError
 from einthoven.labels.mapping import MappingRow, split_labels
 from einthoven.labels.sets import LabelSet, known_label, reduce_to_single
@@ -139,7 +140,7 @@ def apply_edits(
             n_kept += row["labels"] != row["labels_mapped"]
     if problems:
         raise DataError(
-            f"{len(problems)} edited labels cannot be used:\n  " + "\n  ".join(problems)
+            f"{plural(len(problems), 'edited label')} cannot be used:\n  " + "\n  ".join(problems)
             + f"\nThe labels of {label_set.name} are {', '.join(label_set.labels)}."
         )  # fmt: skip
     return n_kept, {key: line for key, line in edits.items() if key not in used}

@@ -83,6 +83,9 @@ def _one_line(text: str) -> str:
 
 # Coverage ----------------------------------------------------------------------------------------
 
+# More of them become a table of their own.
+LABELS_IN_A_LINE = 6
+
 RECORD_COUNTS = ("found", "labelled", "unlabelled", "edited", "problems")
 
 
@@ -137,16 +140,21 @@ def _unmapped_codes(cells: pd.Series[str], label_set: LabelSet) -> Counter[str]:
 
 
 def format_coverage(report: pd.DataFrame, most_codes: int = 15) -> str:
-    """The report of `coverage` as plain text: records, labels, and the codes not mapped."""
+    """What the report of `coverage` says besides counts by archive, as plain text.
+
+    Labels that are too many for `labels_in_a_line`, labels that no record has, qualities, and the
+    codes not mapped; empty where there is nothing to say.
+    """
     archives = list(dict.fromkeys(report["archive"]))
-    parts = [_count_table(report, "records", ["archive", *RECORD_COUNTS], by_archive=True)]
+    parts = []
     labels = report[report["kind"] == "label"]
     totals = labels.groupby("name", sort=False)["count"].sum()
     met = list(totals.index[totals > 0])
-    # Whichever there are more of goes down the page.
-    by_archive = len(met) < len(archives)
-    header = ["archive", *met] if by_archive else ["label", *archives]
-    parts.append(_count_table(labels[labels["name"].isin(met)], "label", header, by_archive))
+    if len(met) > LABELS_IN_A_LINE:
+        # Whichever there are more of goes down the page.
+        by_archive = len(met) < len(archives)
+        header = ["archive", *met] if by_archive else ["label", *archives]
+        parts.append(_count_table(labels[labels["name"].isin(met)], "label", header, by_archive))
     if (totals == 0).any():
         parts.append("no record has: " + ", ".join(totals.index[totals == 0]))
     parts += _quality_lines(report)
@@ -154,6 +162,19 @@ def format_coverage(report: pd.DataFrame, most_codes: int = 15) -> str:
     if len(codes):
         parts.append(_code_table(codes, most_codes))
     return "\n\n".join(parts)
+
+
+def labels_in_a_line(cells: Iterable[str], labels: Sequence[str]) -> str:
+    """How many records have each label, in the set's order; of many labels only how many there are.
+
+    >>> labels_in_a_line(["AF", "MI", "AF", ""], ["MI", "AF", "NORM"])
+    'MI 1, AF 2'
+    """
+    counts = Counter(label for text in cells for label in split_labels(text))
+    met = [label for label in labels if counts[label]]
+    if len(met) > LABELS_IN_A_LINE:
+        return f"{len(met)} of {len(labels)}, below"
+    return ", ".join(f"{label} {counts[label]:,}" for label in met) or "none"
 
 
 def _count_table(report: pd.DataFrame, kind: str, header: Sequence[str], by_archive: bool) -> str:

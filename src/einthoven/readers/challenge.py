@@ -91,8 +91,11 @@ def _tranche_header_folder(folder: Path) -> Path | None:
 
 def _first_challenge_id(folder: Path) -> str:
     """The first id, by the alphabet, whose header is in a folder; empty where there is none."""
-    with os.scandir(folder) as entries:
-        stems = sorted(entry.name[:-4] for entry in entries if entry.name.endswith(".hea"))
+    try:
+        with os.scandir(folder) as entries:
+            stems = sorted(entry.name[:-4] for entry in entries if entry.name.endswith(".hea"))
+    except PermissionError:  # the other groups of a tranche are still worth having
+        return ""
     return next(filter(tranche_of_id, stems), "")
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from einthoven.errors import RecordError
-from einthoven.readers.fields import files_below, parse_age, parse_id, parse_sex, read_archive_table
+from einthoven.readers.fields import as_float32, files_below, parse_age, parse_id, parse_sex
+from einthoven.readers.tables import ROW_PROBLEM, read_archive_table
 from einthoven.records import LEADS, RecordInfo
 
 CPSC2018_FS = 500.0
@@ -42,30 +43,36 @@ def index_cpsc2018(archive: str, folder: Path, target_fs: int) -> Iterator[Recor
     Raises:
         DataError: a REFERENCE.csv cannot be used.
     """
-    codes = _cpsc2018_codes(folder)
+    codes, faults = _cpsc2018_codes(folder)
     paths = files_below(folder, (".mat",))
     with ThreadPoolExecutor() as threads:
         people = threads.map(lambda path: _cpsc2018_person(folder / path), paths)
         rows = zip(paths, people, strict=True)
         for path, (age, sex, problem) in rows:
             record_id = PurePosixPath(path).stem
+            problem = faults.get(record_id, problem)
             yield RecordInfo(
                 archive, record_id, path, "", codes.pop(record_id, ()), age, sex, None, problem
             )
     for record_id, its_codes in codes.items():
-        problem = f"named by REFERENCE.csv; {record_id}.mat is not there"
+        problem = faults.get(record_id) or (f"named by REFERENCE.csv; {record_id}.mat is not there")
         yield RecordInfo(archive, record_id, f"{record_id}.mat", codes=its_codes, problem=problem)
 
 
-def _cpsc2018_codes(folder: Path) -> dict[str, tuple[str, ...]]:
+def _cpsc2018_codes(folder: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """The codes of each record, and what is wrong with its row, where something is."""
     codes: dict[str, tuple[str, ...]] = {}
-    for path in files_below(folder, ("REFERENCE.csv",)):
+    faults: dict[str, str] = {}
+    for path in files_below(folder, ("REFERENCE.csv",), on_error=str):
         table = read_archive_table(folder / path, CPSC2018_COLUMNS)
         columns = [table[name].tolist() for name in CPSC2018_LABELS if name in table.columns]
-        for recording, *labels in zip(table["Recording"].tolist(), *columns, strict=True):
-            kept = [parse_id(label) for label in labels if label.strip()]
+        names, problems = table["Recording"].tolist(), table[ROW_PROBLEM].tolist()
+        for recording, fault, *labels in zip(names, problems, *columns, strict=True):
+            kept = [] if fault else [parse_id(label) for label in labels if label.strip()]
             codes[recording.strip()] = tuple(f"cpsc2018:{label}" for label in dict.fromkeys(kept))
-    return codes
+            if fault:
+                faults[recording.strip()] = fault
+    return codes, faults
 
 
 def _cpsc2018_person(path: Path) -> tuple[float | None, str, str]:
@@ -112,4 +119,4 @@ def read_cpsc2018_signal(folder: Path, path: str) -> tuple[np.ndarray, float, tu
         raise RecordError(f"{path}: {len(LEADS)} leads are needed, found shape {signal.shape}")
     if signal.dtype.kind not in "fiu":
         raise RecordError(f"{path}: real numbers are needed, found {signal.dtype}")
-    return np.ascontiguousarray(signal, np.float32), CPSC2018_FS, LEADS
+    return as_float32(signal), CPSC2018_FS, LEADS

@@ -1,16 +1,15 @@
-"""What the readers share: ages, sexes, tables of an archive, names of files."""
+"""What the readers share: ages, sexes, numbers, names of files."""
 
 from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-import pandas as pd
+import numpy as np
 
-from einthoven.errors import DataError
+from einthoven.console import log
 
 # Fields ----------------------------------------------------------------------------------------
 
@@ -72,56 +71,13 @@ def comment_fields(comments: Sequence[str]) -> dict[str, str]:
     return fields
 
 
-# Tables ----------------------------------------------------------------------------------------
+def as_float32(signal: np.ndarray) -> np.ndarray:
+    """Numbers as float32 in C order; what is too large for it becomes infinite, without a warning.
 
-
-def read_archive_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV table of an archive, every cell as text, empty where nothing is written.
-
-    Args:
-        path: the table.
-        columns: names that it must have.
-
-    Raises:
-        DataError: it cannot be read, or a column is missing.
+    A damaged file may hold any float64; infinities are told as missing samples later.
     """
-    try:
-        table = _read_text_cells(path)
-    except (OSError, ValueError) as error:  # pandas' ParserError and UnicodeError are ValueErrors
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"{path} cannot be read as a CSV table ({reason}). "
-            f"It needs the columns {', '.join(columns)}; correct it or fetch it again."
-        ) from error
-    table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        found = ", ".join(table.columns[:12]) + (" ..." if len(table.columns) > 12 else "")
-        raise DataError(
-            f"{path} has no column {', '.join(missing)}; found: {found}. "
-            f"It needs {', '.join(columns)}; correct it or fetch it again."
-        )
-    return table
-
-
-def _read_text_cells(path: Path) -> pd.DataFrame:
-    # A BOM is what spreadsheet programs put first; Latin-1 is how they write umlauts.
-    try:
-        return _read_csv_cells(path, "utf-8-sig")
-    except UnicodeDecodeError:
-        return _read_csv_cells(path, "latin-1")
-
-
-def _read_csv_cells(path: Path, encoding: str) -> pd.DataFrame:
-    with warnings.catch_warnings():
-        # A cell too many in each row: pandas would drop it, or call the first column an index.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            return pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding=encoding, index_col=False
-            )
-        except pd.errors.ParserWarning:
-            raise ValueError("its rows have more cells than its first line") from None
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(signal, np.float32)
 
 
 # Names of files --------------------------------------------------------------------------------
@@ -150,30 +106,58 @@ class FolderNames:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._names: dict[str, frozenset[str]] = {}
+        self._refused: dict[str, str] = {}
 
     def has(self, relative: str) -> bool:
         """Is there a file of this name (forward slashes) below the root?"""
         parent, _, name = relative.rpartition("/")
         return name in self.names(parent)
 
+    def missing(self, relative: str) -> str:
+        """Why a file cannot be had, its folder that may not be opened included; else empty."""
+        if self.has(relative):
+            return ""
+        parent = relative.rpartition("/")[0]
+        if parent in self._refused:
+            return (
+                f"the folder {parent or self.root.name} cannot be opened: {self._refused[parent]}"
+            )
+        return f"{relative} is not there"
+
     def names(self, relative: str = "") -> frozenset[str]:
-        """The names in one folder; empty where it is not there."""
+        """The names in one folder; empty where it is not there or may not be opened."""
         if relative not in self._names:
+            self._names[relative] = frozenset()
             try:
                 with os.scandir(self.root / relative) as entries:
                     self._names[relative] = frozenset(entry.name for entry in entries)
-            except OSError:
-                self._names[relative] = frozenset()
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                self._refused[relative] = error.strerror or str(error)
         return self._names[relative]
 
 
-def files_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+def warn_of_folder(error: OSError) -> None:
+    """Say that a folder may not be opened, so that its records are not missed silently."""
+    if not isinstance(error, FileNotFoundError):
+        log.warning(
+            "%s cannot be opened (%s): the records in it are passed by, and not counted as found",
+            error.filename, error.strerror,
+        )  # fmt: skip
+
+
+def files_below(
+    root: Path,
+    suffixes: tuple[str, ...],
+    on_error: Callable[[OSError], object] = warn_of_folder,
+) -> list[str]:
     """Every file below a folder whose name ends so, relative, forward slashes, sorted.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are left out. ``on_error`` is told of folders that may not be opened.
     """
     found = []
-    for folder, inner, names in os.walk(root):
+    for folder, inner, names in os.walk(root, onerror=on_error):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         within = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if within == "." else f"{within}/"

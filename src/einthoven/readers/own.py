@@ -20,17 +20,19 @@ from urllib.parse import parse_qs, urlencode
 import numpy as np
 import pandas as pd
 
+from einthoven.console import log, plural
 from einthoven.errors import RecordError
 from einthoven.readers.cpsc2018 import read_cpsc2018_signal
 from einthoven.readers.fields import (
     FolderNames,
+    as_float32,
     parse_age,
     parse_id,
     parse_sex,
     path_problem,
-    read_archive_table,
 )
 from einthoven.readers.sph import read_hdf5_array
+from einthoven.readers.tables import ROW_PROBLEM, read_archive_table
 from einthoven.readers.wfdb_files import read_wfdb
 from einthoven.readers.wfdb_header import millivolts_per_unit
 from einthoven.records import LEADS, RecordInfo
@@ -39,6 +41,9 @@ OWN_TABLE = "labels.csv"
 OWN_COLUMNS = ("path", "labels")
 # What a path may end in; without an ending it is a WFDB record.
 OWN_SUFFIXES = (".hea", ".dat", ".mat", ".csv", ".npy", ".h5")
+
+# What people write where they know no age.
+OWN_NO_AGE = frozenset({"", "-", "?", "na", "n/a", "nan", "none", "null", "unknown"})
 
 
 def detect_own(folder: Path) -> bool:
@@ -62,15 +67,24 @@ def index_own(archive: str, folder: Path, target_fs: int) -> Iterator[RecordInfo
     """
     table = read_archive_table(folder / OWN_TABLE, OWN_COLUMNS)
     names = FolderNames(folder)
+    odd_ages = []
     for row in table.to_dict("records"):
-        yield _own_info(
-            archive, {str(key): str(value).strip() for key, value in row.items()}, names
-        )
+        cells = {str(key): str(value).strip() for key, value in row.items()}
+        info = _own_info(archive, cells, names)
+        if info.age is None and cells.get("age", "").lower() not in OWN_NO_AGE:
+            odd_ages.append(cells["age"])
+        yield info
+    if odd_ages:
+        log.warning(
+            "%s: %s of %s left empty, being no number of years (first: %r)",
+            archive, plural(len(odd_ages), "age"), OWN_TABLE, odd_ages[0],
+        )  # fmt: skip
 
 
 def _own_info(archive: str, row: Mapping[str, str], names: FolderNames) -> RecordInfo:
     file, problem = _own_file(row["path"].replace("\\", "/"), names)
-    labels = [label.strip() for label in row["labels"].split(";")]
+    problem = row[ROW_PROBLEM] or problem
+    labels = [] if row[ROW_PROBLEM] else [label.strip() for label in row["labels"].split(";")]
     fold = parse_id(row.get("fold", ""))
     return RecordInfo(
         archive=archive,
@@ -95,14 +109,14 @@ def _own_file(written: str, names: FolderNames) -> tuple[str, str]:
             return f"{written}.hea", ""
         if names.has(written):
             return written, f"no reader knows the ending of {written!r} ({', '.join(OWN_SUFFIXES)})"
-        return written, f"{written}.hea is not there"
+        return written, names.missing(f"{written}.hea")
     # A signal file that has a header is a WFDB record, whichever of the two is named.
     header = str(Path(written).with_suffix(".hea").as_posix())
     if written.endswith((".dat", ".mat")) and names.has(header):
-        return header, "" if names.has(written) else f"{written} is not there"
+        return header, names.missing(written)
     if written.endswith(".dat"):
         return written, f"the header {header} is not there"
-    return written, "" if names.has(written) else f"{written} is not there"
+    return written, names.missing(written)
 
 
 def _own_query(row: Mapping[str, str]) -> str:
@@ -154,7 +168,7 @@ def _read_own_csv(file: OwnFile) -> tuple[np.ndarray, float, tuple[str, ...]]:
     """One column per lead, its name on top."""
     try:
         table = pd.read_csv(file.path, encoding="utf-8-sig", skipinitialspace=True)
-        signal = table.to_numpy(np.float32).T
+        signal = as_float32(table.to_numpy(np.float64)).T
     except ValueError as error:
         raise RecordError(
             f"{file.path.name} is no table of numbers with lead names on top ({error})"
@@ -196,7 +210,8 @@ def _finish_own(file: OwnFile, signal: np.ndarray) -> tuple[np.ndarray, float, t
         signal = signal.T
     if len(signal) != len(leads):
         raise RecordError(f"{file.path.name}: {len(leads)} leads named, shape {signal.shape}")
-    scaled = np.ascontiguousarray(signal, np.float32) * np.float32(_own_factor(file.units))
+    with np.errstate(over="ignore"):  # as `as_float32` does
+        scaled = as_float32(signal) * np.float32(_own_factor(file.units))
     return scaled, _own_fs(file), leads
 
 

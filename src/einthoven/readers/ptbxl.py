@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from einthoven.readers.fields import (
     parse_age,
     parse_id,
     path_problem,
-    read_archive_table,
 )
+from einthoven.readers.tables import ROW_PROBLEM, read_archive_table
 from einthoven.readers.wfdb_files import read_wfdb
 from einthoven.records import RecordInfo
 
@@ -54,7 +54,7 @@ def index_ptbxl(archive: str, folder: Path, target_fs: int) -> Iterator[RecordIn
     names = FolderNames(folder)
     rate = nearest_ptbxl_rate(target_fs)
     for row in _ptbxl_rows(table):
-        yield _ptbxl_info(archive, row, rate, names.has)
+        yield _ptbxl_info(archive, row, rate, names)
     _say_unnamed_ptbxl(archive, folder, table, rate)
 
 
@@ -69,16 +69,15 @@ def nearest_ptbxl_rate(target_fs: int) -> int:
 
 def _ptbxl_rows(table: pd.DataFrame) -> Iterator[dict[str, str]]:
     # to_dict("records") would hold every column of every row, reports included.
-    columns = [table[name].tolist() for name in PTBXL_COLUMNS]
-    for values in zip(*columns, strict=True):
-        yield dict(zip(PTBXL_COLUMNS, values, strict=True))
+    names = (*PTBXL_COLUMNS, ROW_PROBLEM)
+    for values in zip(*(table[name].tolist() for name in names), strict=True):
+        yield dict(zip(names, values, strict=True))
 
 
-def _ptbxl_info(
-    archive: str, row: Mapping[str, str], rate: int, has_file: Callable[[str], bool]
-) -> RecordInfo:
-    path, problem = _choose_ptbxl_file(row, rate, has_file)
-    codes = _ptbxl_codes(row["scp_codes"])
+def _ptbxl_info(archive: str, row: Mapping[str, str], rate: int, names: FolderNames) -> RecordInfo:
+    path, problem = _choose_ptbxl_file(row, rate, names)
+    problem = row[ROW_PROBLEM] or problem
+    codes = () if row[ROW_PROBLEM] else _ptbxl_codes(row["scp_codes"])
     if codes is None:
         problem = problem or f"its scp_codes cannot be understood: {row['scp_codes'][:60]!r}"
     return RecordInfo(
@@ -94,22 +93,20 @@ def _ptbxl_info(
     )
 
 
-def _choose_ptbxl_file(
-    row: Mapping[str, str], rate: int, has_file: Callable[[str], bool]
-) -> tuple[str, str]:
+def _choose_ptbxl_file(row: Mapping[str, str], rate: int, names: FolderNames) -> tuple[str, str]:
     wanted, other = row[PTBXL_RATES[rate]], row[PTBXL_RATES[600 - rate]]
     problem = path_problem(wanted)
     if problem:
         return wanted, f"{PTBXL_RATES[rate]}: {problem}"
-    missing = [suffix for suffix in (".hea", ".dat") if not has_file(wanted + suffix)]
+    missing = names.missing(f"{wanted}.hea") or names.missing(f"{wanted}.dat")
     if not missing:
         return wanted, ""
     other_is_here = (
-        not path_problem(other) and has_file(other + ".hea") and has_file(other + ".dat")
+        not path_problem(other) and names.has(f"{other}.hea") and names.has(f"{other}.dat")
     )
     if other_is_here and rate == 100:
         return other, ""
-    said = f"{wanted}{missing[0]} is not there"
+    said = missing
     if other_is_here:
         said += f" (only the 100 Hz file {other} is; TARGET_FS=100 reads it)"
     return wanted, said
@@ -131,7 +128,8 @@ def _ptbxl_fold(written: str) -> int | None:
 
 
 def _say_unnamed_ptbxl(archive: str, folder: Path, table: pd.DataFrame, rate: int) -> None:
-    on_disk = files_below(folder / f"records{rate}", (".hea",))
+    # A folder that may not be opened is told by the records that the table puts there.
+    on_disk = files_below(folder / f"records{rate}", (".hea",), on_error=str)
     named = set(table[PTBXL_RATES[rate]])
     count = sum(f"records{rate}/{path.removesuffix('.hea')}" not in named for path in on_disk)
     if count:

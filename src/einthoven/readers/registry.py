@@ -120,7 +120,8 @@ def find_archives(dataset_dir: Path) -> tuple[list[Archive], list[str]]:
 
     Returns:
         The archives sorted by name, and a remark for each folder that was passed by because no
-        reader knows anything in it or its name is no UTF-8, and for each zip file.
+        reader knows anything in it, it may not be opened or its name is no UTF-8, and for each zip
+        file.
 
     Raises:
         DataError: the folder is not there.
@@ -135,21 +136,24 @@ def find_archives(dataset_dir: Path) -> tuple[list[Archive], list[str]]:
         return _named_archives([(reader, dataset_dir)]), []
     found: list[tuple[str, Path]] = []
     remarks: list[str] = []
-    folders, zips = _folders_and_zips(dataset_dir)
+    folders, passed_by = _folders_and_others(dataset_dir)
     for folder in folders:
-        inside, zips_inside = _archives_below(folder, DEEPEST_ARCHIVE - 1)
+        inside, passed_by_inside = _archives_below(folder, DEEPEST_ARCHIVE - 1)
         found += inside
-        zips += zips_inside
-        if not inside and not zips_inside:
+        passed_by += passed_by_inside
+        if not inside and not passed_by_inside:
             remarks.append(f"{folder.name}: no archive that a reader knows; passed by")
-    remarks += [_passed_by_remark(path.relative_to(dataset_dir)) for path in zips]
+    remarks += [_passed_by_remark(path, dataset_dir) for path in passed_by]
     return _named_archives(found), remarks
 
 
-def _passed_by_remark(path: Path) -> str:
+def _passed_by_remark(path: Path, dataset_dir: Path) -> str:
+    name = _as_utf8(path.relative_to(dataset_dir).as_posix())
     if _as_utf8(path.name) != path.name:
-        return f"{_as_utf8(path.as_posix())}: its name is not UTF-8, passed by; rename it"
-    return f"{path.as_posix()}: an archive file, passed by; unzip it, only folders are read"
+        return f"{name}: its name is not UTF-8, passed by; rename it"
+    if path.is_dir():
+        return f"{name}: it cannot be opened, passed by; allow reading it"
+    return f"{name}: an archive file, passed by; unzip it, only folders are read"
 
 
 def _archives_below(folder: Path, depth: int) -> tuple[list[tuple[str, Path]], list[Path]]:
@@ -158,13 +162,13 @@ def _archives_below(folder: Path, depth: int) -> tuple[list[tuple[str, Path]], l
         return [(reader, folder)], []
     if depth == 0:
         return [], []
-    folders, zips = _folders_and_zips(folder)
+    folders, passed_by = _folders_and_others(folder)
     found: list[tuple[str, Path]] = []
     for inner in folders:
-        inside, zips_inside = _archives_below(inner, depth - 1)
+        inside, passed_by_inside = _archives_below(inner, depth - 1)
         found += inside
-        zips += zips_inside
-    return found, zips
+        passed_by += passed_by_inside
+    return found, passed_by
 
 
 def _reader_of_folder(folder: Path) -> str:
@@ -177,8 +181,9 @@ def _reader_of_folder(folder: Path) -> str:
     return ""
 
 
-def _folders_and_zips(folder: Path) -> tuple[list[Path], list[Path]]:
-    folders, zips = [], []
+def _folders_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Folders to look into, and what is passed by: itself where it cannot be opened."""
+    folders, others = [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -187,10 +192,10 @@ def _folders_and_zips(folder: Path) -> tuple[list[Path], list[Path]]:
                 if entry.is_dir() and _as_utf8(entry.name) == entry.name:
                     folders.append(folder / entry.name)
                 elif entry.is_dir() or entry.name.lower().endswith((".zip", ".tar.gz", ".tgz")):
-                    zips.append(folder / entry.name)
+                    others.append(folder / entry.name)
     except OSError:
-        return [], []
-    return sorted(folders), sorted(zips)
+        return [], [folder]
+    return sorted(folders), sorted(others)
 
 
 def _named_archives(found: list[tuple[str, Path]]) -> list[Archive]:

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from einthoven.console import log
+from einthoven.console import log, plural
 from einthoven.errors import RecordError
 from einthoven.readers.challenge import snomed_codes
 from einthoven.readers.fields import (
     FolderNames,
+    as_float32,
     parse_age,
     parse_id,
     parse_sex,
     path_problem,
-    read_archive_table,
 )
+from einthoven.readers.tables import ROW_PROBLEM, read_archive_table
 from einthoven.records import LEADS, RecordInfo
 
 SPH_TABLE = "metadata.csv"
@@ -50,19 +51,22 @@ def index_sph(archive: str, folder: Path, target_fs: int) -> Iterator[RecordInfo
     table = read_archive_table(folder / SPH_TABLE, SPH_COLUMNS)
     snomed = table["SNOMEDCTCode"] if "SNOMEDCTCode" in table.columns else [""] * len(table)
     names = FolderNames(folder)
-    columns = [table[name].tolist() for name in SPH_COLUMNS]
-    for ecg_id, aha, patient_id, age, sex, terms in zip(*columns, snomed, strict=True):
+    columns = [table[name].tolist() for name in (*SPH_COLUMNS, ROW_PROBLEM)]
+    for ecg_id, aha, patient_id, age, sex, fault, terms in zip(*columns, snomed, strict=True):
         record_id = ecg_id.strip().removesuffix(".h5")
         path = f"records/{record_id}.h5"
-        problem = path_problem(path) or ("" if names.has(path) else f"{path} is not there")
-        codes = _aha_codes(aha) + snomed_codes(terms)
+        problem = fault or path_problem(path) or names.missing(path)
+        codes = () if fault else _aha_codes(aha) + snomed_codes(terms)
         yield RecordInfo(
             archive, record_id, path, parse_id(patient_id), codes, parse_age(age), parse_sex(sex),
             None, problem,
         )  # fmt: skip
     unnamed = len(names.names("records") - {f"{i.removesuffix('.h5')}.h5" for i in table["ECG_ID"]})
     if unnamed:
-        log.warning("%s: %d files that %s does not name; passed by", archive, unnamed, SPH_TABLE)
+        log.warning(
+            "%s: %s in records that %s does not name; passed by",
+            archive, plural(unnamed, "file"), SPH_TABLE,
+        )  # fmt: skip
 
 
 def _aha_codes(written: str) -> tuple[str, ...]:
@@ -80,7 +84,7 @@ def read_sph_signal(folder: Path, path: str) -> tuple[np.ndarray, float, tuple[s
     signal = read_hdf5_array(folder / path, "ecg")
     if signal.ndim != 2 or len(signal) != len(LEADS):
         raise RecordError(f"{path}: {len(LEADS)} leads are needed, found shape {signal.shape}")
-    return np.ascontiguousarray(signal, np.float32), SPH_FS, LEADS
+    return as_float32(signal), SPH_FS, LEADS
 
 
 def read_hdf5_array(path: Path, name: str) -> np.ndarray:
@@ -92,9 +96,7 @@ def read_hdf5_array(path: Path, name: str) -> np.ndarray:
     try:
         import h5py
     except ImportError:
-        raise RecordError(
-            f"{path.name} is HDF5, which needs h5py: pip install einthoven[formats]"
-        ) from None
+        raise RecordError("h5py is not installed: pip install h5py") from None
     if not path.is_file():
         raise RecordError(f"{path.name} is not there")
     try:

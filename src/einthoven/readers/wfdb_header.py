@@ -29,8 +29,9 @@ MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3
 class WfdbSignal(NamedTuple):
     """One signal line of a header.
 
-    ``gain`` is in units of the file per millivolt, ``baseline`` the file's value of 0 mV, and
-    ``offset`` the bytes that come before the samples.
+    ``gain`` is in units of the file per millivolt, ``baseline`` the file's value of 0 mV,
+    ``offset`` the bytes that come before the samples, and ``checksum`` the sum of the samples
+    modulo 65,536; 0 where the header does not say, as in all of Challenge 2017's.
     """
 
     file: str
@@ -41,6 +42,7 @@ class WfdbSignal(NamedTuple):
     gain: float
     baseline: float
     lead: str
+    checksum: int
 
 
 class WfdbHeader(NamedTuple):
@@ -128,12 +130,19 @@ def _parse_wfdb_signal_line(line: str, row: int) -> WfdbSignal:
     fields = line.split(None, 8)
     if len(fields) == 9:
         terms = _parse_wfdb_terms(fields[1], fields[2], fields[4])
-        return WfdbSignal(fields[0], *terms, fields[8].rstrip())
+        return WfdbSignal(fields[0], *terms, fields[8].rstrip(), _wfdb_checksum(fields[6]))
     if len(fields) < 2:
         raise RecordError(f"the header's line of lead {row + 1} cannot be understood: {line!r}")
-    fields += [""] * (5 - len(fields))
+    fields += [""] * (7 - len(fields))
     terms = _parse_wfdb_terms(fields[1], fields[2], fields[4])
-    return WfdbSignal(fields[0], *terms, f"signal {row + 1}")
+    return WfdbSignal(fields[0], *terms, f"signal {row + 1}", _wfdb_checksum(fields[6]))
+
+
+def _wfdb_checksum(field: str) -> int:
+    try:
+        return int(field) & 0xFFFF  # some programs write it as a signed number
+    except ValueError:
+        return 0
 
 
 @lru_cache(maxsize=4096)

@@ -25,18 +25,25 @@ p { margin: .5rem 0; max-width: 46rem; }
 nav { margin: 1.5rem 0 0; font-size: .9rem; }
 nav a { margin-right: 1rem; white-space: nowrap; }
 a { color: #0b5c94; }
-.table { overflow-x: auto; margin: .75rem 0 .25rem; }
+/* Shadows at the sides say that there is more; at an end the paper colour slides over them. */
+.table { overflow-x: auto; margin: .75rem 0 .25rem; background:
+  linear-gradient(to right, #fff 50%, #fff0) 0 0 / 3rem 100% no-repeat local,
+  linear-gradient(to left, #fff 50%, #fff0) 100% 0 / 3rem 100% no-repeat local,
+  linear-gradient(to right, #0003, #0000) 0 0 / .9rem 100% no-repeat scroll,
+  linear-gradient(to left, #0003, #0000) 100% 0 / .9rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th { font-weight: 600; color: var(--soft); }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td.score { white-space: nowrap; }
+td.long { min-width: 16rem; }
 td.score small { color: var(--soft); display: block; }
 td { overflow-wrap: anywhere; }
 td:first-child { min-width: 9rem; }
 figure { margin: 1rem 0 1.5rem; }
-figure img { max-width: min(100%, 54rem); height: auto; display: block; }
+.picture { overflow-x: auto; }
+.picture img { max-width: 100%; height: auto; display: block; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: #0b5c94; }
 code { font-size: .9em; background: var(--tint); padding: .05rem .3rem; border-radius: .2rem; }
@@ -46,13 +53,19 @@ code { font-size: .9em; background: var(--tint); padding: .05rem .3rem; border-r
   td:first-child { min-width: 6rem; }
   .scores { grid-template-columns: repeat(2, 1fr); }
   .scores .value { font-size: 1.35rem; }
+  .picture { border: 1px solid var(--line); }
+  figcaption::after { content: " Scroll sideways to see all of it."; }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 11px; }
-  h2 { break-after: avoid; }
+  h2, h3 { break-after: avoid; }
   figure, tr, .scores > div, .warnings { break-inside: avoid; }
   nav { display: none; }
-  .table { overflow: visible; }
+  .table { overflow: visible; background: none; }
+  .picture { overflow: visible; border: 0; }
+  .picture img { min-width: 0 !important; max-height: 22cm; object-fit: contain;
+    object-position: left; }
+  figcaption::after { content: none; }
   table { font-size: 9px; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
 }
@@ -83,15 +96,17 @@ REPORT_TEMPLATE = """<!doctype html>
 {%- endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>
-{%- if table.note %}<p class="note">{{ table.note }}</p>{% endif %}
+{%- if table.note %}<p class="note">{{ table.note | code }}</p>{% endif %}
 {%- endmacro %}
 {%- macro show_picture(picture) %}
-<figure><img src="data:image/png;base64,{{ picture.data }}" alt="{{ picture.caption }}">
-<figcaption>{{ picture.caption }}</figcaption></figure>
+<figure><div class="picture" tabindex="0">
+<img src="data:image/png;base64,{{ picture.data }}" width="{{ picture.width }}"
+style="min-width: {{ picture.least_width }}px" alt="{{ picture.caption }}">
+</div><figcaption>{{ picture.caption | code }}</figcaption></figure>
 {%- endmacro %}
 <header id="verdict">
 <h1>{{ title }}</h1>
-<p class="verdict">{{ verdict }}</p>
+<p class="verdict">{{ verdict | code }}</p>
 {%- if headline %}
 <dl class="scores">
 {%- for name, value, interval in headline %}
@@ -99,10 +114,10 @@ REPORT_TEMPLATE = """<!doctype html>
 {%- endfor %}
 </dl>
 {%- endif %}
-<p class="note">{{ headline_note }}</p>
+<p class="note">{{ headline_note | code }}</p>
 {%- if warnings %}
 <div class="warnings"><strong>Before you trust these numbers</strong>
-<ul>{% for warning in warnings %}<li>{{ warning }}</li>{% endfor %}</ul></div>
+<ul>{% for warning in warnings %}<li>{{ warning | code }}</li>{% endfor %}</ul></div>
 {%- endif %}
 <p class="device">Research software, not a medical device.</p>
 <nav>
@@ -114,7 +129,7 @@ REPORT_TEMPLATE = """<!doctype html>
 <h2>{{ section.title }}</h2>
 {%- for part in section.parts %}
 {%- if part.heading %}<h3>{{ part.heading }}</h3>{% endif %}
-{%- if part.text %}<p>{{ part.text }}</p>{% endif %}
+{%- if part.text %}<p>{{ part.text | code }}</p>{% endif %}
 {%- if part.table and part.folded %}
 <details><summary>{{ part.folded }}</summary>{{ show_table(part.table) }}</details>
 {%- elif part.table %}{{ show_table(part.table) }}{% endif %}

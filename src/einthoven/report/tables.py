@@ -13,9 +13,19 @@ from typing import Any
 import pandas as pd
 
 from einthoven.console import plural
-from einthoven.evaluation import SCORE_TITLES, figure_text, metrics_path, predictions_path
+from einthoven.evaluation import (
+    NO_SCORE_SHOWN,
+    SCORE_TITLES,
+    TOO_SMALL,
+    figure_text,
+    is_too_small,
+    metrics_path,
+    predictions_path,
+    score_texts,
+)
 from einthoven.files import Workspace, file_digest, read_json
 from einthoven.labels.edits import read_mapping_lines
+from einthoven.metrics import DEFAULT_THRESHOLD, MIN_POSITIVES_TO_TUNE
 from einthoven.scoring import HEADLINE_SCORES
 
 
@@ -92,12 +102,12 @@ def archive_table(files: RunFiles) -> ReportTable | None:
     """Records found, stored, rejected and labelled in each archive."""
     if files.mapping is None:
         return None
-    header = ["archive", "found", "stored", "rejected", "labelled", "copies", "patients"]
+    header = ["archive", "found", "stored", "rejected", "labelled", "duplicates", "patients"]
     names = sorted(files.mapping["archive"].unique())
     rows = [[name, *_archive_counts(files, name)] for name in names]
     note = (
-        "Labelled: stored records with a label of this set. Copies: recordings that another record "
-        "repeats; they neither train nor score."
+        "Labelled: stored records with a label of this set. Duplicates: recordings that another "
+        "record repeats; they neither train nor score."
     )
     found = len(files.mapping)
     done = sum(len(table) for table in (files.manifest, files.rejected) if table is not None)
@@ -175,7 +185,7 @@ def split_table(files: RunFiles) -> ReportTable | None:
 _AUDIT_TITLES = {
     "n_records": "records compared",
     "n_pairs": "pairs with the same recording",
-    "n_duplicates": "copies, left out",
+    "n_duplicates": "duplicates, left out",
     "n_groups": "patient groups",
     "n_unlabelled": "records without a label, left out",
     "pairs": "first pair",
@@ -266,14 +276,15 @@ def archive_score_table(files: RunFiles) -> ReportTable | None:
         parts["validation, all pooled"] = metrics["validation"]
     rows = []
     for title, part in parts.items():
-        figures = [part[metric][average] if average else part[metric] for metric, average in names]
         counts = [f"{part['n']:,}", f"{part['n_patient_groups']:,}"]
-        rows.append([title, *counts, *(figure_text(figure) for figure in figures)])
+        rows.append([title, *counts, *score_texts(part, names)])
     header = ["split", "records", "patients", *(SCORE_TITLES[name] for name in names)]
+    chosen = "epoch was" if metrics["task"] == "single" else "epoch and the thresholds were"
     note = (
-        "With 95 % intervals. The epoch and the thresholds were chosen on the validation split, so "
-        "its scores flatter."
+        f"With 95 % intervals. The {chosen} chosen on the validation split, so its scores flatter."
     )
+    if any(is_too_small(part) for part in parts.values()):
+        note += f" {NO_SCORE_SHOWN}: {TOO_SMALL}, so the scores, in test_metrics.json, say nothing."
     return ReportTable(header, rows, note)
 
 
@@ -283,18 +294,33 @@ def class_score_table(files: RunFiles) -> ReportTable | None:
         return None
     metrics = files.metrics
     columns = ("auroc", "average_precision", "precision", "recall", "f1")
-    rows = []
-    for label in metrics["labels"]:
-        figures = [metrics[metric]["per_class"][label] for metric in columns]
-        threshold = metrics["thresholds"].get(label)
-        rows.append(
-            [
-                label,
-                f"{metrics['support'][label]:,}",
-                *(figure_text(figure) for figure in figures),
-                "likeliest" if threshold is None else f"{threshold:.3f}",
-            ]
-        )
-    header = ["class", "positives", "AUROC", "AP", "precision", "recall", "F1", "decided from"]
+    header = ["class", "positives", "AUROC", "AP", "precision", "recall", "F1"]
+    rows = [
+        [
+            label,
+            f"{metrics['support'][label]:,}",
+            *(_class_score_text(metrics, metric, label) for metric in columns),
+        ]
+        for label in metrics["labels"]
+    ]
     note = "None: a score that this split cannot give, because it lacks positives or negatives."
+    if metrics["task"] == "single":
+        note += " Each record is decided as its likeliest class."
+    else:
+        header.append("threshold")
+        for row in rows:
+            row.append(f"{metrics['thresholds'].get(row[0], DEFAULT_THRESHOLD):.3f}")
+        note += (
+            " Threshold: the probability from which a record is decided to be of the class; of "
+            f"best F1 on the validation split, and {DEFAULT_THRESHOLD} where that has fewer than "
+            f"{MIN_POSITIVES_TO_TUNE} positives."
+        )
     return ReportTable(header, rows, note)
+
+
+def _class_score_text(metrics: Mapping[str, Any], metric: str, label: str) -> str:
+    return (
+        NO_SCORE_SHOWN
+        if is_too_small(metrics)
+        else figure_text(metrics[metric]["per_class"][label])
+    )

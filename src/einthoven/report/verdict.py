@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from einthoven.console import plural
-from einthoven.evaluation import SCORE_TITLES, figure_text
+from einthoven.evaluation import SCORE_TITLES, figure_text, headline_how, is_too_small
 from einthoven.metrics import MIN_POSITIVES_TO_TUNE
 from einthoven.report.tables import RunFiles
-from einthoven.scoring import HEADLINE_SCORES
+from einthoven.scoring import HEADLINE_SCORES, MIN_RECORDS_FOR_HEADLINE
 from einthoven.synthetic.archives import is_synthetic
 
 # A test split smaller than this gives intervals too wide to choose between models.
@@ -33,8 +33,18 @@ def verdict_sentence(files: RunFiles) -> str:
     return (
         f"{settings.get('model_name', 'A model')}, trained on {plural(n_train, 'record')} of "
         f"{archives}, tells the {n_labels} classes of label set {settings.get('label_set', '')} "
-        f"apart ({task} per record)."
+        f"apart ({task} per record).{_part_scored(files)}"
     )
+
+
+def _part_scored(files: RunFiles) -> str:
+    """Which archives the headline is of, where it is not of all."""
+    headline = (files.metrics or {}).get("headline", {})
+    if not headline.get("left_out"):
+        return ""
+    names, left_out = (", ".join(headline[key]) for key in ("archives", "left_out"))
+    of = f"those of {names} alone" if len(headline["archives"]) == 1 else f"means over {names}"
+    return f" Its headline scores are {of}, without {left_out}."
 
 
 def _trained_archives(files: RunFiles) -> str:
@@ -50,6 +60,8 @@ def headline_rows(files: RunFiles) -> list[tuple[str, str, str]]:
     if files.metrics is None:
         return []
     headline = files.metrics["headline"]
+    if is_too_small(headline):
+        return []
     rows = []
     for metric, average in HEADLINE_SCORES:
         if metric not in headline:
@@ -65,8 +77,11 @@ def headline_note(files: RunFiles) -> str:
     if files.metrics is None:
         return "The model has not been evaluated: run `einthoven evaluate`."
     metrics, headline = files.metrics, files.metrics["headline"]
+    if is_too_small(headline):
+        n = plural(headline["n"], "record")
+        return f"The test split has {n}: too few for a score that says anything."
     return (
-        f"Test split, {headline['how']}; {plural(headline['n'], 'record')} of "
+        f"Test split, {headline_how(headline)}; {plural(headline['n'], 'record')} of "
         f"{plural(headline['n_patient_groups'], 'patient')}. 95 % intervals from "
         f"{metrics['resamples']:,} resamples of patients, seed {metrics['seed']}."
     )
@@ -114,14 +129,17 @@ def _score_warnings(files: RunFiles) -> list[str]:
         )
     left_out = files.metrics["headline"]["left_out"]
     if left_out:
-        warnings.append(f"Too few test records to count in the mean: {_listed(list(left_out))}.")
+        warnings.append(
+            f"Fewer than {MIN_RECORDS_FOR_HEADLINE} test records, so not part of the headline: "
+            f"{_listed(list(left_out))}."
+        )
     return warnings
 
 
 def _data_warnings(files: RunFiles) -> list[str]:
     warnings = []
     if files.rejected is not None and len(files.rejected):
-        warnings.append(f"{plural(len(files.rejected), 'record')} could not be read; see Data.")
+        warnings.append(f"{plural(len(files.rejected), 'record')} rejected; see Data.")
     if files.manifest is not None:
         unlabelled = int((files.manifest["labels"].map(len) == 0).sum())
         if unlabelled:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -27,7 +27,9 @@ from einthoven.errors import DataError
 from einthoven.evaluation import metrics_path, predictions_path
 from einthoven.figures.curves import plot_training_curves
 from einthoven.figures.ecg_paper import plot_ecg
+from einthoven.figures.saving import FIGURE_DPI
 from einthoven.files import Workspace, file_digest, stamp_step, step_changes, write_text
+from einthoven.records import LEADS
 from einthoven.report.page import REPORT_STYLE, REPORT_TEMPLATE
 from einthoven.report.tables import (
     ReportTable,
@@ -60,13 +62,26 @@ SCORE_PICTURES = {
     "precision_recall_curves": "Precision against recall of each class (test split).",
 }
 
+# So many pixels of the page show one inch of a figure.
+PIXELS_PER_INCH = 82
+
+# A cell of more letters than this is a sentence.
+LONG_CELL = 30
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as base64, and what it shows."""
+    """A PNG as base64, and what it shows.
+
+    Attributes:
+        width: pixels of the page where there is room.
+        least_width: where there is less than this, it scrolls: its type would be too small.
+    """
 
     data: str
     caption: str
+    width: int
+    least_width: int
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,10 @@ def write_report(settings: Settings) -> Path:
     """Write the report of this workspace's run, unless it is up to date; returns where it lies.
 
     Raises:
-        DataError: a file that it is made from is damaged.
+        DataError: nothing has been done in this workspace, or a file is damaged.
     """
     workspace = settings.workspace
+    check_something_to_report(workspace)
     inputs, stamp_path = _report_inputs(workspace), workspace.step_path("report")
     if workspace.report_path.exists() and not step_changes(stamp_path, inputs):
         log.info("The report is up to date (%s)", workspace.report_path)
@@ -118,6 +134,23 @@ def write_report(settings: Settings) -> Path:
     return workspace.report_path
 
 
+def check_something_to_report(workspace: Workspace) -> None:
+    """Refuse a folder in which nothing has been done.
+
+    Raises:
+        DataError: says what to run.
+    """
+    made = (
+        workspace.mapping_path, workspace.manifest_path, metrics_path(workspace),
+        workspace.checkpoints_dir / "run.json", workspace.best_model_path,
+    )  # fmt: skip
+    if not any(path.exists() for path in made):
+        raise DataError(
+            f"there is nothing to report in {workspace.root}: no archive has been read and no "
+            "model trained; run `einthoven run` first, or name another folder with --root"
+        )
+
+
 def _report_inputs(workspace: Workspace) -> dict[str, str]:
     """Everything that a report is made from."""
     paths = [
@@ -136,6 +169,7 @@ def render_report(
     """The page as HTML; everything from files is escaped."""
     environment = Environment(autoescape=True)
     environment.globals |= {"cell_class": _cell_class, "cell_text": _cell_text}
+    environment.filters["code"] = mark_code
     return environment.from_string(REPORT_TEMPLATE).render(
         title=title,
         style=Markup(REPORT_STYLE),
@@ -149,17 +183,29 @@ def render_report(
     )
 
 
+def mark_code(text: str) -> Markup:
+    """Text as HTML, what stands between backticks as code.
+
+    >>> mark_code("run `einthoven label` & look")
+    Markup('run <code>einthoven label</code> &amp; look')
+    """
+    return Markup(_CODE_PATTERN.sub(r"<code>\1</code>", str(escape(text))))
+
+
+_CODE_PATTERN = re.compile(r"`([^`]+)`")
 _NUMBER_PATTERN = re.compile(r"-?[\d,]+(\.\d+)?")
 _SCORE_PATTERN = re.compile(r"(\d\.\d+) \((\S+)\)")
 
 
 def _cell_class(table: ReportTable, column: int) -> Markup:
-    """Numbers stand right; scores do not break within a line."""
+    """Numbers stand right, scores do not break within a line, sentences get room."""
     cells = [row[column] for row in table.rows if row[column]]
     if cells and all(_NUMBER_PATTERN.fullmatch(cell) for cell in cells):
         return Markup(' class="number"')
     if any(_SCORE_PATTERN.fullmatch(cell) for cell in cells):
         return Markup(' class="score"')
+    if any(len(cell) > LONG_CELL for cell in cells):
+        return Markup(' class="long"')
     return Markup("")
 
 
@@ -179,7 +225,7 @@ def _data_section(files: RunFiles) -> ReportSection:
         "Rejected records": rejection_table(files),
         "Codes that are no label of this set": unmapped_table(files),
         "Splits": split_table(files),
-        "Copies": audit_table(files),
+        "Duplicates": audit_table(files),
     }
     parts = [
         ReportPart("Archives", missing, archives),
@@ -213,8 +259,7 @@ def _scores_section(files: RunFiles, workspace: Workspace) -> ReportSection:
         if path is None:
             parts.append(ReportPart(text=f"The figure {name} is not there."))
         else:
-            data = base64.b64encode(path.read_bytes()).decode()
-            parts.append(ReportPart(picture=Picture(data, caption)))
+            parts.append(ReportPart(picture=embed_picture(path.read_bytes(), caption)))
     return ReportSection("scores", "Scores", parts)
 
 
@@ -308,15 +353,27 @@ def _example_part(title: str, row: pd.Series, labels: list[str], store: Store) -
         if row[f"decision_{label}"]
     )
     text = f"{row['record']}: true {true}; decided {decided or 'none'}."
-    figure = plot_ecg(
-        signal, store.target_fs, str(record["leads_present"]).split(","), str(row["record"])
-    )
+    leads = str(record["leads_present"]).split(",")
+    if len(leads) == 1 and leads[0] in LEADS:
+        # A sheet of twelve would be empty but for one corner.
+        signal = signal[[LEADS.index(leads[0])]]
+        figure = plot_ecg(signal, store.target_fs, title=row["record"], leads=leads)
+    else:
+        figure = plot_ecg(signal, store.target_fs, leads, row["record"])
     return ReportPart(title, picture=picture_of(figure, text))
 
 
-def picture_of(figure: Figure, caption: str, dpi: int = 150) -> Picture:
+def picture_of(figure: Figure, caption: str, dpi: int = FIGURE_DPI) -> Picture:
     """A figure as a PNG inside the page."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
-    return Picture(base64.b64encode(buffer.getvalue()).decode(), caption)
+    return embed_picture(buffer.getvalue(), caption)
+
+
+def embed_picture(png: bytes, caption: str, dpi: int = FIGURE_DPI) -> Picture:
+    """A PNG for the page, at a size at which its smallest type can be read."""
+    # The width is the first field of a PNG's first chunk.
+    width = int.from_bytes(png[16:20], "big") / dpi * PIXELS_PER_INCH
+    encoded = base64.b64encode(png).decode()
+    return Picture(encoded, caption, round(width), round(0.88 * width))

@@ -21,12 +21,13 @@ from einthoven.errors import DataError
 from einthoven.files import read_json, write_json
 from einthoven.labels.scp import SCP_STATEMENTS
 from einthoven.records import LEADS
+from einthoven.signal import resample
 from einthoven.synthetic.classes import ARCHIVE_CLASSES, ArchiveClass, deal_classes
 from einthoven.synthetic.ecg import synthesize
 from einthoven.synthetic.patients import SyntheticPatient, draw_patient
 from einthoven.synthetic.wfdb_writing import to_digital, write_wfdb_dat, write_wfdb_mat
 
-SYNTHETIC_VERSION = 2
+SYNTHETIC_VERSION = 3
 SYNTHETIC_STAMP = "synthetic.json"
 SYNTHETIC_FOLDERS = ("ptb-xl", "challenge-2017", "chapman")
 
@@ -64,8 +65,8 @@ def write_synthetic_archives(
 
     Args:
         dataset_dir: absent, empty, or holding synthetic archives and nothing else.
-        n_patients: of the PTB-XL archive (about 1.25 recordings each); the two others have a
-            quarter as many recordings. 24 or more.
+        n_patients: of the PTB-XL archive (about 1.25 recordings each); the two others have two
+            recordings for five of them, enough for twenty in each test split. 24 or more.
         seed: of everything that is drawn.
         high_rate: also write PTB-XL's ``records500``.
 
@@ -77,6 +78,7 @@ def write_synthetic_archives(
     """
     if n_patients < len(ARCHIVE_CLASSES):
         raise DataError(f"n_patients is {n_patients}; use {len(ARCHIVE_CLASSES)} or more")
+    n_others = n_patients * 2 // 5
     stamp = {
         "what": "synthetic ECG archives made by einthoven; no recordings of real people",
         "version": SYNTHETIC_VERSION,
@@ -93,15 +95,15 @@ def write_synthetic_archives(
         beside.chmod(0o755)
         recordings = _plan_ptb_xl(n_patients, seed)
         _write_ptb_xl(beside / "ptb-xl", recordings, high_rate)
-        _write_challenge_2017(beside / "challenge-2017", n_patients // 4, seed)
-        _write_chapman(beside / "chapman", recordings, n_patients // 4, seed)
+        _write_challenge_2017(beside / "challenge-2017", n_others, seed)
+        _write_chapman(beside / "chapman", recordings, n_others, seed)
         write_json(beside / SYNTHETIC_STAMP, stamp)
         if dataset_dir.exists():
             shutil.rmtree(dataset_dir)
         beside.replace(dataset_dir)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    n_records = len(recordings) + 2 * (n_patients // 4)
+    n_records = len(recordings) + 2 * n_others
     log.info("synthetic archives: %s in %s", plural(n_records, "record"), dataset_dir)
     return True
 
@@ -158,8 +160,6 @@ def _deal_folds(groups: Sequence[ArchiveClass]) -> list[int]:
 
 
 def _write_ptb_xl(folder: Path, recordings: Sequence[_SyntheticRecording], high_rate: bool) -> None:
-    from scipy.signal import resample_poly  # a second to import
-
     folder.mkdir()
     rows = []
     shared = {id(recording) for recording in _shared_recordings(recordings)}
@@ -168,7 +168,7 @@ def _write_ptb_xl(folder: Path, recordings: Sequence[_SyntheticRecording], high_
         rows.append(_ptb_xl_row(ecg_id, recording))
         if high_rate or id(recording) in shared:
             fine = recording.signal(500)
-            coarse = resample_poly(fine, 1, 5, axis=1)
+            coarse = resample(fine, 500, 100)
         else:
             fine, coarse = None, recording.signal(100)
         damaged = _damage_signal(coarse, ecg_id - len(recordings))

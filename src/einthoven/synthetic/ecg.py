@@ -190,7 +190,10 @@ def recording_noise(
     phases, levels = rng.random((8, 1)), rng.gamma(1.5, 0.004, (8, 1))
     # A recorder's own filter has taken out what lies above half its sampling rate.
     if mains < 0.45 * fs:
-        total += levels * np.sin(2 * np.pi * (mains * times + phases))
+        # The sine of a sum: two sines for all electrodes instead of one for each.
+        turn, angle = 2 * np.pi * phases, 2 * np.pi * mains * times
+        parts = np.stack([np.sin(angle), np.cos(angle)])
+        total += levels * np.hstack([np.cos(turn), np.sin(turn)]) @ parts
     return np.asarray(noise * total)
 
 
