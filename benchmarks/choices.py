@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from einthoven.bootstrap import draw_patient_weights, percentile_interval
+from einthoven.bootstrap import draw_patient_weights, logit_interval
 from einthoven.checkpoint import hardware, load_trained_model, versions
 from einthoven.console import log, setup_logging
 from einthoven.files import read_json, write_json
@@ -37,6 +37,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "band-pass 0.5 to 40 Hz": {"bandpass": True},
     "standardize lead": {"standardize": "lead"},
     "standardize record": {"standardize": "record"},
+    "learning rate 0.003": {"lr": 0.003},
 }
 
 
@@ -103,8 +104,8 @@ def compare(first: OutOfFold, other: OutOfFold, seed: int, resamples: int = 1000
         float(macro_mean(ranking_scores(part.targets, part.probabilities)[0])[0])
         for part in (first, other)
     ]
-    low, high = percentile_interval(np.concatenate(values))
-    low_gain, high_gain = percentile_interval(np.concatenate(differences))
+    low, high = logit_interval(exact[1], np.concatenate(values))
+    low_gain, high_gain = np.nanquantile(np.concatenate(differences), [0.025, 0.975]).tolist()
     return {
         "auroc": {"value": exact[1], "low": low, "high": high, "n": len(first.groups)},
         "gain": {"value": exact[1] - exact[0], "low": low_gain, "high": high_gain},

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,30 @@ def test_generated_pages_are_fresh(tool):
     assert done.returncode == 0, done.stderr
 
 
+def load_script(path):
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by its name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # wfdb's own, with pandas 3
+        spec.loader.exec_module(module)
+    return module
+
+
 def test_results_table_leaves_small_archives_out_and_takes_scores_without_interval():
-    path = PROJECT / "tools" / "results_table.py"
-    spec = importlib.util.spec_from_file_location("results_table", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_script(PROJECT / "tools" / "results_table.py")
     score = {"value": 0.5, "low": None, "high": None, "n": 20}
     parts = {name: {"n": n, "auroc": score, "f1": score} for name, n in (("a", 19), ("b", 20))}
     assert tool.score_rows("five", {"archives": parts, "seed": 0}) == [
         "| five | b | 20 | 0.500 | 0.500 | 0 |"
     ]
+
+
+@pytest.mark.parametrize(
+    "script", [*PROJECT.glob("tools/*.py"), *PROJECT.glob("benchmarks/*.py")], ids=lambda p: p.name
+)
+def test_scripts_beside_the_package_find_what_they_import(script):
+    assert load_script(script)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
