@@ -32,7 +32,7 @@ from einthoven.files import (
 )
 from einthoven.inference import choose_device, predict_records
 from einthoven.metrics import DEFAULT_THRESHOLD, decide
-from einthoven.runs import chosen_records, data_fingerprint
+from einthoven.runs import chosen_records, data_fingerprint, empty_split_error
 from einthoven.scoring import MIN_RECORDS_FOR_HEADLINE, Predictions, score_split
 from einthoven.settings import Settings
 from einthoven.splits import check_splits, read_splits
@@ -187,10 +187,7 @@ def predict_for_scoring(
         DataError: there are no records, or the model gives a probability that is no number.
     """
     if not len(rows):
-        raise DataError(
-            f"the {split} split has no labelled record; prepare more records, or use a label set "
-            "that covers these archives (`einthoven label` shows the coverage)"
-        )
+        raise empty_split_error(split)
     log.info("Predicting %s of the %s split", plural(len(rows), "record"), split)
     probabilities = predict_records(trained, store, rows)
     if not np.isfinite(probabilities).all():

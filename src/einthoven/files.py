@@ -193,8 +193,17 @@ def step_changes(stamp_path: Path, inputs: Mapping[str, Any]) -> list[str]:
     """
     if not stamp_path.exists():
         return list(NOT_DONE_YET)
-    before = read_json(stamp_path)
-    now = json.loads(json.dumps(_finite(inputs), default=str))
+    return changes_between(
+        read_json(stamp_path), json.loads(json.dumps(_finite(inputs), default=str))
+    )
+
+
+def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of plain values, a line for each name.
+
+    >>> changes_between({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
+    ['lr: 0.1 -> 0.2']
+    """
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return [_told_change(name, before, now) for name in names]
 

@@ -19,7 +19,7 @@ from einthoven.checkpoint import (
 )
 from einthoven.console import log, plural
 from einthoven.errors import CheckpointError
-from einthoven.files import write_json
+from einthoven.files import changes_between, write_json
 from einthoven.models.registry import build_model
 from einthoven.objective import make_optimizer
 from einthoven.records import LEADS
@@ -117,12 +117,7 @@ def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> N
     values = read_checkpoint(last_path)
     if not {"inputs", "state"} <= set(values):
         raise CheckpointError(f"{last_path} holds no stopped run; start over with --fresh")
-    now = plain_inputs(inputs)
-    changes = [
-        f"{name}: {values['inputs'].get(name)} -> {now.get(name)}"
-        for name in {**values["inputs"], **now}
-        if values["inputs"].get(name) != now.get(name)
-    ]
+    changes = changes_between(values["inputs"], plain_inputs(inputs))
     if changes:
         raise CheckpointError(other_run_message(run.settings, "stopped", changes))
     if not run.workspace.best_model_path.exists():

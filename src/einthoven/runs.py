@@ -22,7 +22,7 @@ from einthoven.batches import (
 from einthoven.checkpoint import ModelInput
 from einthoven.console import log
 from einthoven.errors import CheckpointError, DataError
-from einthoven.files import Workspace, digest, file_digest, read_json, step_changes
+from einthoven.files import Workspace, changes_between, digest, file_digest, read_json, step_changes
 from einthoven.labels.sets import load_label_set
 from einthoven.objective import balanced_weights
 from einthoven.settings import Settings, setting_names
@@ -106,12 +106,20 @@ class Run:
 
 
 def open_run(
-    settings: Settings, store: Store, splits: Mapping[str, Any], device: torch.device
+    settings: Settings,
+    store: Store,
+    chosen: Mapping[str, np.ndarray],
+    data: str,
+    device: torch.device,
 ) -> Run:
-    """Load both splits and fit on the training split what is fitted to data."""
+    """Load both splits and fit on the training split what is fitted to data.
+
+    Args:
+        chosen: of `chosen_records`.
+        data: their `data_fingerprint`.
+    """
     label_set = load_label_set(settings.label_set)
     single = has_one_label(settings)
-    chosen = chosen_records(settings, store, splits)
     train = open_split("train", chosen["train"], store, label_set.labels, device)
     val = open_split("val", chosen["val"], store, label_set.labels, device)
     balance = settings.class_weights == "balanced" or (settings.class_weights == "auto" and single)
@@ -134,7 +142,7 @@ def open_run(
         train=train,
         val=val,
         weights=None if weights is None else weights.to(device),
-        data=data_fingerprint(store, chosen),
+        data=data,
     )
 
 
@@ -174,13 +182,18 @@ def open_split(
     if name == "train" and len(records) == 1:
         raise DataError("the train split has one labelled record; two or more are needed")
     if len(records) == 0:
-        raise DataError(
-            f"the {name} split has no labelled record; prepare more records, or use a label set "
-            "that covers these archives (`einthoven label` shows the coverage)"
-        )
+        raise empty_split_error(name)
     listed = list_windows(store, records)
     targets = label_matrix(store.manifest.iloc[records], labels)
     return SplitData(records, targets, listed, open_windows(store, listed, device))
+
+
+def empty_split_error(name: str) -> DataError:
+    """What to say of a split without records."""
+    return DataError(
+        f"the {name} split has no labelled record; prepare more records, or use a label set "
+        "that covers these archives (`einthoven label` shows the coverage)"
+    )
 
 
 def device_batch_size(settings: Settings, device: torch.device) -> int:
@@ -264,10 +277,8 @@ def is_mapping_newer(workspace: Workspace) -> bool:
 # Going on, or not -------------------------------------------------------------------------------
 
 
-def run_inputs(
-    settings: Settings, store: Store, splits: Mapping[str, Any], device: torch.device
-) -> dict[str, Any]:
-    """Everything that a run's result depends on."""
+def run_inputs(settings: Settings, data: str, device: torch.device) -> dict[str, Any]:
+    """Everything that a run's result depends on; ``data`` is its `data_fingerprint`."""
     names = [n for n in setting_names(["labels", "prepare", "train"]) if n not in WITHOUT_EFFECT]
     return {
         "seed": settings.seed,
@@ -277,7 +288,7 @@ def run_inputs(
         "device": device.type,
         "batch_size": device_batch_size(settings, device),
         "arithmetic": str(arithmetic(settings, device)),
-        "data": data_fingerprint(store, chosen_records(settings, store, splits)),
+        "data": data,
     }
 
 
@@ -317,11 +328,13 @@ def refuse_other_run(settings: Settings) -> None:
     path = settings.workspace.checkpoints_dir / "run.json"
     if settings.fresh or settings.dry_run or not path.exists():
         return
-    then, now = read_json(path)["settings"], settings.model_dump(mode="json")
+    stored = read_json(path)["settings"]
+    now = settings.model_dump(mode="json")
     names = setting_names(["labels", "prepare", "train"])
     effective = [n for n in names if n not in WITHOUT_EFFECT]
     effective += ["archives", "ecg_preprocess_limit", "run_mode", "seed"]
-    changes = [f"{n}: {then[n]} -> {now[n]}" for n in effective if n in then and then[n] != now[n]]
+    then = {name: stored[name] for name in effective if name in stored}
+    changes = changes_between(then, {name: now[name] for name in then})
     if changes:
         raise CheckpointError(other_run_message(settings, "finished or stopped", changes))
 

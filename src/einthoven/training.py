@@ -41,6 +41,8 @@ from einthoven.runs import (
     Run,
     SplitData,
     check_store_settings,
+    chosen_records,
+    data_fingerprint,
     is_finished,
     is_mapping_newer,
     open_run,
@@ -72,10 +74,12 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
     if is_mapping_newer(settings.workspace):
         log.warning("The labels have changed since the store was made; run `einthoven prepare`")
     device = choose_device(settings.device)
-    inputs = run_inputs(settings, store, splits, device)
+    chosen = chosen_records(settings, store, splits)
+    data = data_fingerprint(store, chosen)
+    inputs = run_inputs(settings, data, device)
     if not settings.dry_run and is_finished(settings, inputs):
         return
-    run = open_run(settings, store, splits, device)
+    run = open_run(settings, store, chosen, data, device)
     state = new_state(run)
     keep_freed_memory()
     if settings.dry_run:
