@@ -125,3 +125,22 @@ def fake_model(monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], *, sing
     monkeypatch.setattr(evaluation, "check_same_data", lambda trained, data: None)
     monkeypatch.setattr(evaluation, "load_trained_model", lambda path, device: model)
     monkeypatch.setattr(evaluation, "predict_records", predict)
+
+
+def make_evaluated_workspace(
+    root: Path,
+    labels: tuple[str, ...],
+    *,
+    single: bool,
+    archives: dict[str, int],
+    with_figures: bool = False,
+) -> Settings:
+    """A workspace whose model, which knows the truth but for some noise, has been evaluated."""
+    settings = make_workspace(root, labels, single=single, archives=archives)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_coarsely(patch)
+        fake_model(patch, labels, single=single)
+        if not with_figures:
+            patch.setattr(evaluation, "save_score_figures", lambda *arguments: [])
+        evaluation.evaluate_detailed(settings)
+    return settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluated_workspace import draw_coarsely, fake_model, make_workspace
+from evaluated_workspace import fake_model, make_evaluated_workspace, make_workspace
 
 from einthoven import evaluation
 from einthoven.errors import CheckpointError, DataError
@@ -44,12 +44,8 @@ def some_predictions(archives: dict[str, int], seed: int = 0) -> Predictions:
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """An evaluated workspace; tests read it and leave it as it is."""
     root = tmp_path_factory.mktemp("evaluated")
-    settings = make_workspace(root, FIVE, single=True, archives={"ptb-xl": 300, "sph": 40})
-    with pytest.MonkeyPatch.context() as patch:
-        draw_coarsely(patch)
-        fake_model(patch, FIVE, single=True)
-        evaluate_detailed(settings)
-    return settings
+    archives = {"ptb-xl": 300, "sph": 40}
+    return make_evaluated_workspace(root, FIVE, single=True, archives=archives, with_figures=True)
 
 
 # Scores ----------------------------------------------------------------------------------------

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluated_workspace import draw_coarsely, fake_model, make_workspace
+from evaluated_workspace import draw_coarsely, make_evaluated_workspace, make_workspace
 from matplotlib.figure import Figure
 
 from einthoven.errors import DataError
-from einthoven.evaluation import evaluate_detailed
 from einthoven.figures.ecg_paper import plot_ecg
 from einthoven.files import write_json
 from einthoven.records import LEADS
@@ -58,11 +57,12 @@ def parse_page(path: Path) -> tuple[str, PageParser]:
 @pytest.fixture(scope="module")
 def report_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
-    settings = make_workspace(root, LABELS, single=True, archives={"ptb-xl": 300, "sph": 40})
+    archives = {"ptb-xl": 300, "sph": 40}
+    settings = make_evaluated_workspace(
+        root, LABELS, single=True, archives=archives, with_figures=True
+    )
     with pytest.MonkeyPatch.context() as patch:
         draw_coarsely(patch)
-        fake_model(patch, LABELS, single=True)
-        evaluate_detailed(settings)
         return write_report(settings)
 
 
@@ -164,26 +164,21 @@ def test_report_says_which_archives_the_headline_is_of(report_path: Path) -> Non
 
 
 def test_a_test_split_of_few_records_shows_no_score(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    settings = make_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 60})
-    fake_model(monkeypatch, LABELS, single=True)
-    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
-    evaluate_detailed(settings)
+    settings = make_evaluated_workspace(tmp_path, LABELS, single=True, archives={"ptb-xl": 60})
     page, _ = parse_page(write_report(settings))
     assert "The test split has 6 records: too few for a score that says anything." in page
     assert 'class="score' not in page
 
 
 def test_only_labels_that_occur_together_have_thresholds(
-    tmp_path: Path, report_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    report_path: Path,
 ) -> None:
     single, _ = parse_page(report_path)
     assert "likeliest class" in single and "hreshold" not in single
-    settings = make_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 240})
-    fake_model(monkeypatch, LABELS, single=False)
-    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
-    evaluate_detailed(settings)
+    settings = make_evaluated_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 240})
     several, _ = parse_page(write_report(settings))
     assert ">threshold</th>" in several and '<td class="number">0.400</td>' in several
 
@@ -226,12 +221,9 @@ def test_report_of_a_trained_run_says_that_it_is_not_evaluated(tmp_path: Path) -
 
 
 def test_report_notices_that_the_model_has_changed_since(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    settings = make_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 60})
-    fake_model(monkeypatch, LABELS, single=False)
-    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
-    evaluate_detailed(settings)
+    settings = make_evaluated_workspace(tmp_path, LABELS, single=False, archives={"ptb-xl": 60})
     settings.workspace.best_model_path.write_bytes(b"another model")
     page, _ = parse_page(write_report(settings))
     assert "The model file has changed since these scores" in page
