@@ -40,5 +40,11 @@ def write_own_archive(folder: Path, signals: list[np.ndarray], fs: float = 200, 
 
 def settings_for(root: Path, **changes) -> Settings:
     """Settings of a small store: 2 s windows at 100 Hz, in this process."""
-    values = {"root": root, "target_samples": 200, "prepare_workers": 1, **changes}
+    values = {
+        "root": root,
+        "target_samples": 200,
+        "prepare_workers": 1,
+        "tracking": "none",
+        **changes,
+    }
     return Settings(**values)

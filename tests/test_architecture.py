@@ -11,9 +11,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
     "errors", "console", "files", "settings", "records", "labels", "signal", "quality", "readers",
     "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "workers", "prepare",
-    "batches", "models", "checkpoint", "inference", "metrics", "bootstrap", "scoring", "objective",
-    "runs", "run_state", "training", "figures", "evaluation",
-    "report", "preflight", "cli",
+    "residency", "batches", "augment", "models", "checkpoint", "inference", "metrics", "bootstrap",
+    "scoring", "objective", "distributed", "runs", "run_folder", "averaging", "tally", "run_state",
+    "tracking", "resources", "shortage", "step", "interruption", "validation", "training",
+    "figures", "evaluation", "samples", "examples", "prediction", "report", "smoke", "modes",
+    "preflight", "cli",
 ]  # fmt: skip
 # The command line is no part of the notebook, and imports inside functions to start quickly.
 FLAT = [

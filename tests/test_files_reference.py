@@ -16,9 +16,11 @@ from fake_ecgs import fake_ecg, settings_for, write_own_archive
 from einthoven.evaluation import evaluate_detailed
 from einthoven.files import Workspace, read_json
 from einthoven.labels.mapping import MAPPING_COLUMNS
+from einthoven.prediction import run_inference_examples
 from einthoven.prepare import REJECTED_COLUMNS, prepare_archives
 from einthoven.report.writing import write_report
-from einthoven.store import MANIFEST_COLUMNS
+from einthoven.smoke import SMOKE_STAGES, run_smoke_test
+from einthoven.store import MANIFEST_COLUMNS, open_store
 from einthoven.training import train_production
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -42,7 +44,13 @@ def workspace(tmp_path_factory) -> Workspace:
     prepare_archives(settings)
     train_production(settings, {"root": "flag"})
     evaluate_detailed(settings)
+    run_inference_examples(settings)
     write_report(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SMOKE_STAGES:
+            patch.setitem(SMOKE_STAGES, name, lambda test: "what is there")
+        patch.setitem(SMOKE_STAGES, "report", lambda test: open_store(Workspace(root / "none")))
+        run_smoke_test(settings)
     return settings.workspace
 
 
@@ -125,6 +133,19 @@ def test_every_key_of_the_scores_and_column_of_the_predictions_is_named(workspac
     assert_named(columns, "`predictions.parquet`", SCORES_PAGE)
 
 
+def test_every_key_of_the_examples_is_named(workspace):
+    written = read_json(workspace.checkpoints_dir / "inference_examples.json")
+    assert_named([*written, *written["examples"][0]], "`inference_examples.json`")
+
+
+def test_every_key_of_a_smoke_test_is_named(workspace):
+    results = read_json(workspace.root / "logs" / "smoke_test_results.json")
+    stages = [key for stage in results["stages"] for key in stage]
+    verdicts = {"passed", "failed", "not run"}
+    assert_named([*results, *stages, *verdicts, *SMOKE_STAGES], "`smoke_test_results.json`")
+    assert {"found", "error"} <= set(stages)
+
+
 def test_every_file_of_a_run_is_named(workspace):
     wanted = {
         path.name
@@ -134,7 +155,8 @@ def test_every_file_of_a_run_is_named(workspace):
     }
     wanted = {re.sub(r"epoch_\d+", "epoch_*", name) for name in wanted}
     assert not {name for name in wanted if name not in PAGE}
-    figures = {path.name.rpartition("_")[0] for path in workspace.figures_dir.glob("*.png")}
+    names = [path.name.rpartition("_")[0] for path in workspace.figures_dir.glob("*.png")]
+    figures = {re.sub(r"_\d+$", "_<number>", name) for name in names}
     assert_named(figures, "Figures and report")
 
 

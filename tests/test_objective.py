@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from einthoven.objective import (
     balanced_weights,
@@ -50,6 +51,58 @@ def test_loss_of_probabilities_equals_that_of_their_logits():
 
 def test_probabilities_of_zero_give_a_finite_loss():
     assert math.isfinite(probability_loss(np.eye(2), 1 - np.eye(2), single=True))
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 3.0])])
+def test_cross_entropy_is_torchs(weights):
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    answers = torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = functional.cross_entropy(logits, answers, weight=weights, reduction="sum")
+    found = summed_loss(logits, torch.eye(3)[answers], True, weights)
+    torch.testing.assert_close(found, expected)
+
+
+def test_smoothed_targets_are_torchs():
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    answers = torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = functional.cross_entropy(logits, answers, reduction="sum", label_smoothing=0.1)
+    found = summed_loss(logits, torch.eye(3)[answers], True, label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
+
+
+# One record, probability 0.8 for a present label and 0.25 for an absent one.
+SURE, UNSURE = math.log(0.8 / 0.2), math.log(0.25 / 0.75)
+
+
+def test_focal_loss_by_hand():
+    # (1 - 0.8)^2 * -log 0.8 and 0.25^2 * -log 0.75, mean over the two labels.
+    expected = (0.2**2 * -math.log(0.8) + 0.25**2 * -math.log(0.75)) / 2
+    logits, targets = torch.tensor([[SURE, UNSURE]]), torch.tensor([[1.0, 0.0]])
+    assert float(summed_loss(logits, targets, False, loss="focal")) == pytest.approx(expected)
+
+
+def test_asymmetric_loss_by_hand():
+    # Present: (1 - 0.8)^1 * -log 0.8. Absent: p is forgiven 0.05, so 0.2^4 * -log 0.8.
+    expected = (0.2 * -math.log(0.8) + 0.2**4 * -math.log(0.8)) / 2
+    logits, targets = torch.tensor([[SURE, UNSURE]]), torch.tensor([[1.0, 0.0]])
+    assert float(summed_loss(logits, targets, False, loss="asymmetric")) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("loss", "single"), [("focal", True), ("focal", False),
+                                              ("asymmetric", False)])  # fmt: skip
+def test_losses_are_finite_with_gradients_at_any_logit(loss, single):
+    logits = torch.tensor([[-200.0, 0.0, 200.0]] * 3, requires_grad=True)
+    value = summed_loss(logits, torch.eye(3), single, loss=loss)
+    value.backward()
+    assert value.isfinite() and logits.grad.isfinite().all()
+
+
+def test_mixed_records_have_the_loss_of_their_shares():
+    logits = torch.randn(1, 3, generator=torch.Generator().manual_seed(0))
+    one, other = torch.eye(3)[:1], torch.eye(3)[1:2]
+    mixed = summed_loss(logits, 0.3 * one + 0.7 * other, True)
+    parts = 0.3 * summed_loss(logits, one, True) + 0.7 * summed_loss(logits, other, True)
+    torch.testing.assert_close(mixed, parts)
 
 
 def test_norms_and_biases_are_not_decayed():

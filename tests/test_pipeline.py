@@ -20,7 +20,9 @@ from einthoven.settings import Settings
 from einthoven.synthetic.archives import write_synthetic_archives
 
 N_PATIENTS = 60
-BRIEF = ("--epochs", "1", "--bootstrap-resamples", "100", "--prepare-workers", "1")
+BRIEF = (
+    "--epochs", "1", "--bootstrap-resamples", "100", "--prepare-workers", "1", "--tracking", "none",
+)  # fmt: skip
 
 
 def einthoven_run(root: Path, *words: str) -> Result:
@@ -62,6 +64,7 @@ def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take most of the time; other tests look at them."""
     monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
+    monkeypatch.setattr("einthoven.modes.run_inference_examples", lambda settings: {})
     monkeypatch.setattr("einthoven.report.writing.write_report", lambda settings: settings.root)
 
 
@@ -78,11 +81,13 @@ def test_every_promised_file_is_there(finished: Path) -> None:
         f"{checkpoints}/last_checkpoint.pth", f"{checkpoints}/metrics_epoch_001.json",
         f"{checkpoints}/training_history.json", f"{checkpoints}/test_metrics.json",
         f"{checkpoints}/predictions.parquet", f"{checkpoints}/run.json", "artifacts/report.html",
+        f"{checkpoints}/inference_examples.json",
     }  # fmt: skip
     figures = {name.rpartition("/")[2].rpartition("_")[0] for name in names if "figures/" in name}
+    examples = read_json(finished / checkpoints / "inference_examples.json")["examples"]
     assert figures == {
         "training_curves", "confusion_matrix", "per_class_metrics", "roc_curves",
-        "precision_recall_curves",
+        "precision_recall_curves", *(each["figure"].rpartition("_")[0] for each in examples),
     }  # fmt: skip
     assert any(name.startswith("artifacts/processed/records/") for name in names)
 
@@ -150,7 +155,12 @@ def test_fresh_starts_over_and_leaves_nothing_of_the_old_run(copied: Path) -> No
     assert result.exit_code == 0, result.output
     after = files_of(copied)
     old_pictures = {name for name in before if name.endswith(".png")}
-    assert not old_pictures & set(after) and len(after) == len(before)
+    assert not old_pictures & set(after)
+    # Another model may show more or fewer different records.
+    n_others = [
+        sum("inference_example_" not in name for name in names) for names in (before, after)
+    ]
+    assert n_others[0] == n_others[1]
     for name in ("last_checkpoint.pth", "test_metrics.json", "run.json"):
         name = f"artifacts/processed/checkpoints/{name}"
         assert after[name] > before[name]
@@ -207,6 +217,18 @@ def test_a_dry_run_stops_after_training(copied: Path) -> None:
     result = einthoven_run(copied, "--dry-run", "--run-name", "dry")
     assert result.exit_code == 0, result.output
     assert files_of(copied) == before
+
+
+def test_a_smoke_test_goes_from_archives_to_the_report(copied: Path) -> None:
+    before = files_of(copied)
+    result = einthoven_run(copied, "--run-mode", "smoke", "--lr", "0.001")
+    assert result.exit_code == 0, result.output
+    after = files_of(copied)
+    assert {name: after[name] for name in before} == before
+    results = read_json(copied / "logs" / "smoke_test_results.json")
+    found = {stage["stage"]: stage["found"] for stage in results["stages"]}
+    assert "from its archive" in found["prediction"] and "as evaluated" in found["prediction"]
+    assert found["report"].startswith((copied / "artifacts" / "smoke" / "report.html").as_posix())
 
 
 # Other tasks -------------------------------------------------------------------------------------

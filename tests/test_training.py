@@ -5,7 +5,7 @@ import pytest
 import torch
 from stores import N_SAMPLES, write_tiny_store
 
-from einthoven import run_state, runs, training
+from einthoven import run_folder, run_state, runs, step, training
 from einthoven.checkpoint import load_trained_model, read_checkpoint
 from einthoven.console import log
 from einthoven.errors import CheckpointError, ConfigError, DataError, SplitError
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def tiny_settings(root, **changes):
     usual = {
         "epochs": 3, "batch_size_cpu": 16, "crop_samples": 100, "target_samples": N_SAMPLES,
-        "lr": 0.003, "device": "cpu", "early_stop_patience": 0,
+        "lr": 0.003, "device": "cpu", "early_stop_patience": 0, "tracking": "none",
     }  # fmt: skip
     return Settings(root=root, **(usual | changes))
 
@@ -78,10 +78,10 @@ def test_a_run_stopped_between_epochs_ends_with_the_same_bits(root, monkeypatch)
     train_production(whole)
     real_epoch = training.train_epoch
 
-    def killed_in_the_second_epoch(run, state):
+    def killed_in_the_second_epoch(run, state, after_look):
         if state.epoch == 1:
             raise KeyboardInterrupt
-        return real_epoch(run, state)
+        return real_epoch(run, state, after_look)
 
     monkeypatch.setattr(training, "train_epoch", killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,7 @@ def test_the_best_model_is_that_of_the_best_epoch_and_not_the_last(root, monkeyp
     scores = iter([0.2, 0.9, 0.3])
     real = training.validate
     monkeypatch.setattr(
-        training, "validate", lambda run, state: real(run, state) | {"val_f1_macro": next(scores)}
+        training, "validate", lambda run, model: real(run, model) | {"val_f1_macro": next(scores)}
     )
     settings = tiny_settings(root)
     train_production(settings)
@@ -199,7 +199,7 @@ def test_class_weights_come_from_the_whole_training_split(root):
 def test_early_stopping_ends_a_run_that_gains_nothing(root, monkeypatch):
     real = training.validate
     monkeypatch.setattr(
-        training, "validate", lambda run, state: real(run, state) | {"val_f1_macro": 0.5}
+        training, "validate", lambda run, model: real(run, model) | {"val_f1_macro": 0.5}
     )
     settings = tiny_settings(root, epochs=9, early_stop_patience=2)
     train_production(settings)
@@ -208,9 +208,14 @@ def test_early_stopping_ends_a_run_that_gains_nothing(root, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(root, monkeypatch):
-    monkeypatch.setattr(training, "summed_loss", lambda logits, *_: logits.sum() * float("nan"))
-    with pytest.raises(DataError, match="not finite; lower LR"):
-        train_production(tiny_settings(root))
+    monkeypatch.setattr(step, "summed_loss", lambda logits, *_: logits.sum() * float("nan"))
+    settings = tiny_settings(root)
+    with pytest.raises(DataError, match=r"not finite in 10 steps in a row of epoch 3.*Lower LR"):
+        train_production(settings)
+    written = read_json(settings.workspace.checkpoints_dir / "not_finite.json")
+    assert written["loss"] == "nan" and len(written["records"]) == 16
+    names = set(open_store(settings.workspace).manifest["record"])
+    assert set(written["records"]) <= names
 
 
 # Stopped, damaged, finished ----------------------------------------------------------------------
@@ -234,7 +239,7 @@ def test_a_run_killed_while_it_is_finished_finishes_when_run_again(root, monkeyp
 def test_a_run_that_stopped_early_trains_no_further_when_run_again(root, monkeypatch):
     real = training.validate
     monkeypatch.setattr(
-        training, "validate", lambda run, state: real(run, state) | {"val_f1_macro": 0.5}
+        training, "validate", lambda run, model: real(run, model) | {"val_f1_macro": 0.5}
     )
     settings = tiny_settings(root, epochs=9, early_stop_patience=2)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
@@ -345,8 +350,8 @@ def test_a_device_that_is_not_there_is_named():
 
 def test_batches_of_an_epoch_are_counted_once(root, monkeypatch):
     calls = []
-    real = runs.epoch_chunks
-    monkeypatch.setattr(runs, "epoch_chunks", lambda *given: calls.append(1) or real(*given))
+    real = runs.step_bounds
+    monkeypatch.setattr(runs, "step_bounds", lambda *given: calls.append(1) or real(*given))
     train_production(tiny_settings(root, epochs=2, batch_size_cpu=4))
     assert len(calls) == 1
 
@@ -393,7 +398,7 @@ def test_float16_scales_gradients_and_a_stopped_run_keeps_the_scale(root, monkey
         patch.setattr(
             training,
             "train_epoch",
-            lambda run, state: real(run, state) if state.epoch < 2 else kill(),
+            lambda run, state, then: real(run, state, then) if state.epoch < 2 else kill(),
         )
         train_production(stopped)
     last = stopped.workspace.checkpoints_dir / "last_checkpoint.pth"
@@ -434,8 +439,8 @@ def test_one_record_is_too_few_to_train_on(root):
 
 def test_a_run_with_other_settings_is_refused_before_its_store_is_replaced(root):
     train_production(tiny_settings(root))
-    runs.refuse_other_run(tiny_settings(root, num_workers=1, dataset_dir=root / "moved"))
-    runs.refuse_other_run(tiny_settings(root, seed=1, fresh=True))
+    run_folder.refuse_other_run(tiny_settings(root, num_workers=1, dataset_dir=root / "moved"))
+    run_folder.refuse_other_run(tiny_settings(root, seed=1, fresh=True))
     for change in ({"seed": 1}, {"split_seed": 1}, {"bandpass": True}, {"archives": "ptb-xl"}):
         with pytest.raises(CheckpointError, match=next(iter(change))):
-            runs.refuse_other_run(tiny_settings(root, **change))
+            run_folder.refuse_other_run(tiny_settings(root, **change))

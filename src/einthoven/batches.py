@@ -1,68 +1,32 @@
 """From record numbers to batches on the device.
 
-int16 microvolts go to the device; cropping and standardising happen there, in batch. The windows
-are kept on the GPU when they fit, else in memory, else read from the store as they are needed.
-What a batch holds is a function of (seed, epoch, record) alone, so that a run can be had again.
+int16 microvolts go to the device; cropping and standardising happen there, in batch. What a batch
+holds is a function of (seed, epoch, record) alone, so that a run can be had again, wherever its
+windows are kept and however many processes share its batches.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
-import psutil
 import torch
 
-from einthoven.console import log, progress
+from einthoven.console import progress
 from einthoven.records import LEADS
+from einthoven.residency import Residency, settle_residency
 from einthoven.store import Store, WindowTable
 
-Residency = Literal["device", "memory", "streamed"]
-
-# Of what is free, this share may hold windows; the rest is for the model and for other programs.
-SHARE_OF_FREE_MEMORY = 0.6
-BYTES_PER_SAMPLE = 2
 WINDOWS_PER_PASS = 512
 WINDOWS_PER_READ = 4096
+# Reads that wait to be used, per thread: a disk's slowest answers take several steps.
+READS_AHEAD = 4
 
-
-# Where windows are kept -------------------------------------------------------------------------
-
-
-class WindowSource(Protocol):
-    """Hands out windows by their position in a `RecordWindows`."""
-
-    def fetch(self, windows: np.ndarray) -> torch.Tensor:
-        """``(n,)`` window numbers to ``(n, 12, sample)`` int16 microvolts on the device."""
-
-
-@dataclass(frozen=True)
-class ResidentWindows:
-    """Windows that are in memory as a whole, on the host or on the device."""
-
-    samples: torch.Tensor
-    device: torch.device
-
-    def fetch(self, windows: np.ndarray) -> torch.Tensor:
-        chosen = torch.from_numpy(windows).to(self.samples.device)
-        return self.samples.index_select(0, chosen).to(self.device, non_blocking=True)
-
-
-@dataclass(frozen=True)
-class StreamedWindows:
-    """Windows that are read from the store each time."""
-
-    store: Store
-    table: WindowTable
-    device: torch.device
-
-    def fetch(self, windows: np.ndarray) -> torch.Tensor:
-        samples = self.store.read_rows(self.table.shard[windows], self.table.row[windows])
-        return torch.from_numpy(samples).to(self.device, non_blocking=True)
+# Records and their windows ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -88,41 +52,130 @@ class RecordWindows:
 
 def list_windows(store: Store, record_indices: np.ndarray) -> RecordWindows:
     """List the windows of some records (row numbers of the manifest), in their order."""
-    counts = store.manifest["n_windows"].to_numpy(np.int64)[record_indices]
-    first = np.concatenate([[0], np.cumsum(counts)])
+    counts = store.manifest["n_windows"].to_numpy()[record_indices]
+    first = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=first[1:])
     return RecordWindows(store.window_table(record_indices), first)
 
 
-def choose_residency(n_windows: int, n_samples: int, device: torch.device) -> Residency:
-    """Where windows of this number and length are best kept, from what memory is free."""
-    needed = n_windows * len(LEADS) * n_samples * BYTES_PER_SAMPLE
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if needed < SHARE_OF_FREE_MEMORY * free:
-            return "device"
-    if needed < SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available:
-        return "memory"
-    return "streamed"
+# Sources ----------------------------------------------------------------------------------------
 
 
-def open_windows(store: Store, listed: RecordWindows, device: torch.device) -> WindowSource:
-    """Load the listed windows, or arrange for them to be streamed."""
+class WindowSource(Protocol):
+    """Hands out windows by their position in a `RecordWindows`."""
+
+    def fetch(self, windows: np.ndarray) -> torch.Tensor:
+        """``(n,)`` window numbers to ``(n, 12, sample)`` int16 microvolts on the device."""
+
+
+@dataclass(frozen=True)
+class ResidentWindows:
+    """Windows that are in memory as a whole, on the host or on the device."""
+
+    samples: torch.Tensor
+    device: torch.device
+
+    def fetch(self, windows: np.ndarray) -> torch.Tensor:
+        chosen = torch.from_numpy(windows).to(self.samples.device)
+        if self.samples.device.type == self.device.type:
+            return self.samples.index_select(0, chosen)
+        shape = (len(windows), *self.samples.shape[1:])
+        gathered = empty_windows(shape, self.device)
+        torch.index_select(self.samples, 0, chosen, out=gathered)
+        return to_device(gathered, self.device)
+
+
+@dataclass(frozen=True)
+class StreamedWindows:
+    """Windows that are read from the store each time."""
+
+    store: Store
+    table: WindowTable
+    device: torch.device
+
+    def read(self, windows: np.ndarray) -> torch.Tensor:
+        """The same as `fetch`, on the host; any thread may read."""
+        shape = (len(windows), len(LEADS), self.store.target_samples)
+        samples = empty_windows(shape, self.device)
+        shards, rows = self.table.shard[windows], self.table.row[windows]
+        self.store.read_rows(shards, rows, out=samples.numpy())
+        return samples
+
+    def fetch(self, windows: np.ndarray) -> torch.Tensor:
+        return to_device(self.read(windows), self.device)
+
+
+def empty_windows(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """A host buffer of windows that are on their way to a device.
+
+    For a CUDA device it is pinned. Torch keeps pinned blocks and hands one out again only when the
+    copies from it are done, so that a buffer is never overwritten on its way.
+    """
+    return torch.empty(shape, dtype=torch.int16, pin_memory=device.type == "cuda")
+
+
+def to_device(samples: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a buffer of `empty_windows`; the host does not wait for a CUDA device."""
+    return samples.to(device, non_blocking=device.type == "cuda")
+
+
+def fetch_ahead(
+    source: WindowSource, parts: Iterable[np.ndarray], n_workers: int = 0
+) -> Iterator[torch.Tensor]:
+    """Fetch windows part by part, in order; streamed ones are read before they are asked for.
+
+    Args:
+        parts: ``(n,)`` window numbers each.
+        n_workers: threads that read; 0 is one too.
+    """
+    if not isinstance(source, StreamedWindows):
+        yield from map(source.fetch, parts)
+        return
+    n_threads = max(n_workers, 1)
+    waiting: deque[Future[torch.Tensor]] = deque()
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="einthoven-read")
+    try:
+        for part in parts:
+            waiting.append(pool.submit(source.read, part))
+            if len(waiting) > READS_AHEAD * n_threads:
+                yield to_device(waiting.popleft().result(), source.device)
+        while waiting:
+            yield to_device(waiting.popleft().result(), source.device)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def open_windows(
+    store: Store,
+    listed: RecordWindows,
+    device: torch.device,
+    residency: Residency | None = None,
+) -> WindowSource:
+    """Load the listed windows, or arrange for them to be streamed.
+
+    Args:
+        residency: of `settle_residency`, which is asked for these windows alone where it is None.
+    """
     table = listed.table
-    residency = choose_residency(len(table), store.target_samples, device)
+    streamed = StreamedWindows(store, table, device)
+    residency = residency or settle_residency(store, len(table), device)
     if residency == "streamed":
-        log.info("Windows do not fit in memory and are read as they are needed")
-        return StreamedWindows(store, table, device)
-    samples = torch.from_numpy(_load_windows(store, table))
-    return ResidentWindows(samples.to(device) if residency == "device" else samples, device)
-
-
-def _load_windows(store: Store, table: WindowTable) -> np.ndarray:
-    windows = np.empty((len(table), len(LEADS), store.target_samples), np.int16)
+        return streamed
+    on_host = residency == "memory" or device.type == "cpu"
+    samples = torch.empty(
+        (len(table), len(LEADS), store.target_samples),
+        dtype=torch.int16,
+        device="cpu" if on_host else device,
+    )
     starts = range(0, len(table), WINDOWS_PER_READ)
     for start in progress(starts, desc="Loading windows", unit="parts"):
-        part = slice(start, start + WINDOWS_PER_READ)
-        store.read_rows(table.shard[part], table.row[part], out=windows[part])
-    return windows
+        windows = np.arange(start, min(start + WINDOWS_PER_READ, len(table)))
+        part = samples[start : start + WINDOWS_PER_READ]
+        if on_host:
+            store.read_rows(table.shard[windows], table.row[windows], out=part.numpy())
+        else:
+            part.copy_(streamed.fetch(windows))
+    return ResidentWindows(samples, device)
 
 
 # What the model sees ----------------------------------------------------------------------------
@@ -168,14 +221,16 @@ def standardize_batch(
     Returns:
         ``(B, L, S)`` float32.
     """
-    x_BLS = signal.float() / 1000
+    # In place, because every pass over a batch and every new one is time in which no model learns.
+    x_BLS = (signal / 1000).float()
     count_B11 = n_valid.clamp(min=1)[:, None, None]
     recorded_B1S = torch.arange(x_BLS.shape[-1], device=x_BLS.device) < n_valid[:, None, None]
-    centred_BLS = (x_BLS - x_BLS.sum(-1, keepdim=True) / count_B11) * recorded_B1S
+    x_BLS -= x_BLS.sum(-1, keepdim=True) / count_B11
+    x_BLS *= recorded_B1S
     if mode == "dataset":
         spread = scale[None, :, None]
     else:
-        variance_BL1 = centred_BLS.square().sum(-1, keepdim=True) / count_B11
+        variance_BL1 = x_BLS.square().sum(-1, keepdim=True) / count_B11
         if mode == "record":
             # Absent leads are flat; they must not make the others larger.
             varies_BL1 = variance_BL1 > 0
@@ -183,7 +238,7 @@ def standardize_batch(
         spread = variance_BL1.sqrt()
     # A detached electrode records a constant; dividing by its zero spread would put NaN in the
     # batch and in every weight after it.
-    return torch.where(spread > 0, centred_BLS / spread, torch.zeros_like(centred_BLS))
+    return x_BLS / spread.where(spread > 0, torch.inf)
 
 
 def lead_spread(source: WindowSource, listed: RecordWindows) -> torch.Tensor:
@@ -195,10 +250,11 @@ def lead_spread(source: WindowSource, listed: RecordWindows) -> torch.Tensor:
     count = torch.zeros(len(LEADS), dtype=torch.float64)
     unit = torch.ones(len(LEADS))
     starts = range(0, len(listed.table), WINDOWS_PER_PASS)
+    parts = (np.arange(s, min(s + WINDOWS_PER_PASS, len(listed.table))) for s in starts)
+    signals = fetch_ahead(source, parts)
     for start in progress(starts, desc="Measuring the leads", unit="parts"):
-        windows = np.arange(start, min(start + WINDOWS_PER_PASS, len(listed.table)))
-        signal = source.fetch(windows)
-        n_valid = torch.from_numpy(listed.n_valid[windows]).to(signal.device)
+        signal = next(signals)
+        n_valid = torch.from_numpy(listed.n_valid[start : start + len(signal)]).to(signal.device)
         centred = standardize_batch(signal, n_valid, "dataset", unit.to(signal.device))
         # Not every GPU has float64.
         squares = centred.square().sum(-1).cpu().double()
@@ -228,89 +284,45 @@ class EpochPlan:
 def plan_epoch(listed: RecordWindows, crop: int, seed: int, epoch: int) -> EpochPlan:
     """Draw one crop of one window of every record, and the order in which they come."""
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(listed.n_records)
+    # Of a million records a plan is in memory for as long as its epoch takes.
+    order = rng.permutation(listed.n_records).astype(np.int32)
     n_windows = np.diff(listed.first)
-    windows = listed.first[:-1] + (rng.random(listed.n_records) * n_windows).astype(np.int64)
+    windows = listed.first[:-1] + (rng.random(listed.n_records) * n_windows).astype(np.int32)
     slack = np.maximum(listed.n_valid[windows] - crop, 0)
-    starts = (rng.random(listed.n_records) * (slack + 1)).astype(np.int64)
+    starts = (rng.random(listed.n_records) * (slack + 1)).astype(np.int32)
     return EpochPlan(order, windows, starts)
-
-
-def epoch_chunks(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut an epoch's records into batches; the last may be smaller.
-
-    >>> [len(chunk) for chunk in epoch_chunks(np.arange(9), 4)]
-    [4, 5]
-    """
-    chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    # Batch statistics of a single record are no statistics; it joins the batch before it.
-    if len(chunks) > 1 and len(chunks[-1]) == 1:
-        chunks[-2:] = [np.concatenate(chunks[-2:])]
-    return chunks
 
 
 def training_batches(
     source: WindowSource,
     listed: RecordWindows,
     plan: EpochPlan,
+    chunks: Sequence[np.ndarray],
     *,
-    batch_size: int,
     crop: int,
     n_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield an epoch's batches; the last, smaller one too.
+    """Yield an epoch's batches.
 
     Args:
-        n_workers: threads that read ahead; only of use when windows are streamed.
+        chunks: the records of each batch; with several processes, this one's share of them.
+        n_workers: threads that read ahead when windows are streamed; 0 is one too.
     """
-    chunks = epoch_chunks(plan.order, batch_size)
-
-    def make(records: np.ndarray) -> Batch:
+    fetched = fetch_ahead(source, (plan.windows[records] for records in chunks), n_workers)
+    for records in chunks:
         windows = plan.windows[records]
-        return crop_batch(source, listed, windows, plan.starts[records], crop, records)
-
-    if n_workers == 0 or not isinstance(source, StreamedWindows):
-        yield from map(make, chunks)
-        return
-    with ThreadPoolExecutor(n_workers) as pool:
-        waiting = [pool.submit(make, chunk) for chunk in chunks[: 2 * n_workers]]
-        for chunk in [*chunks[2 * n_workers :], *[None] * len(waiting)]:
-            ready = waiting.pop(0).result()
-            if chunk is not None:
-                waiting.append(pool.submit(make, chunk))
-            yield ready
+        yield crop_batch(next(fetched), listed, windows, plan.starts[records], crop, records)
 
 
 def crop_batch(
-    source: WindowSource,
+    samples: torch.Tensor,
     listed: RecordWindows,
     windows: np.ndarray,
     starts: np.ndarray,
     crop: int,
     records: np.ndarray,
 ) -> Batch:
-    """Fetch windows and cut one crop of each."""
-    samples = source.fetch(windows)
+    """Cut one crop of each of some fetched windows."""
     signal = cut_crops(samples, torch.from_numpy(starts).to(samples.device), crop)
     n_valid = np.clip(listed.n_valid[windows] - starts, 0, crop)
     return Batch(signal, torch.from_numpy(n_valid).to(signal.device), records)
-
-
-def overlapping_starts(n_valid: np.ndarray, n_samples: int, crop: int) -> np.ndarray:
-    """First samples of crops that overlap by half and cover what was recorded.
-
-    Args:
-        n_valid: ``(n,)`` recorded samples of each window.
-        n_samples: length of a window.
-        crop: length of a crop.
-
-    Returns:
-        ``(n, k)``; k is the same for every window, so that short windows repeat crops.
-
-    >>> overlapping_starts(np.array([1000, 300]), n_samples=1000, crop=500)
-    array([[  0, 250, 500],
-           [  0,   0,   0]])
-    """
-    k = math.ceil((n_samples - crop) / (crop / 2)) + 1
-    slack = np.maximum(n_valid - crop, 0)
-    return np.rint(np.linspace(0, slack, k, axis=1)).astype(np.int64)

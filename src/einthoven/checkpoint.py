@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import platform
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class ModelInput:
     scale: torch.Tensor
 
     def prepare(self, signal: torch.Tensor, n_valid: torch.Tensor) -> torch.Tensor:
-        """``(B, 12, S)`` int16 microvolts to standardised float32 on the same device."""
+        """``(B, 12, S)`` microvolts to standardised float32 on the same device."""
         return standardize_batch(signal, n_valid, self.standardize, self.scale.to(signal.device))
 
 
@@ -85,10 +86,19 @@ class TrainedModel:
 # Files ------------------------------------------------------------------------------------------
 
 
-def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, whole or not at all."""
+def write_checkpoint(
+    path: Path, values: Mapping[str, Any], previous_path: Path | None = None
+) -> None:
+    """Write tensors and plain values, whole or not at all.
+
+    Args:
+        previous_path: where the file that is replaced goes, once the new one has been read back.
+    """
     with atomic_path(path) as beside:
         torch.save(dict(values), beside)
+        read_checkpoint(beside)
+        if previous_path and path.exists():
+            path.replace(previous_path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -100,8 +110,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; `einthoven train` writes it")
     try:
+        # A flipped bit in a weight is nothing that torch.load would notice.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} does not fit its checksum")
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError, OSError, EOFError, ValueError, NotImplementedError, pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} is damaged or no checkpoint of ours ({first_line}); "
@@ -148,7 +166,12 @@ def model_values(
     single: bool,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that ``best_model.pth`` holds; `load_trained_model` reads it."""
+    """Everything that ``best_model.pth`` holds; `load_trained_model` reads it.
+
+    Args:
+        model: the one to predict with, averaged weights where there are any.
+        facts: what the file says of how the model came to be.
+    """
     return {
         "format": MODEL_FORMAT,
         "model_name": model_name,
@@ -183,6 +206,7 @@ def load_trained_model(path: Path, device: torch.device) -> TrainedModel:
         )
     model = build_model(values["model_name"], **values["model_arguments"])
     model.load_state_dict(values.pop("weights"))
+    values.pop("raw_weights", None)
     band = values["bandpass"]
     return TrainedModel(
         model=model.to(device).eval(),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from einthoven import __version__
-from einthoven.errors import ConfigError, EinthovenError
+from einthoven.errors import ConfigError, EinthovenError, MemoryShortage, RunStopped
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -76,10 +76,12 @@ def check(loaded: LoadedSettings) -> int:
 
 
 def train(loaded: LoadedSettings) -> int:
-    from einthoven.training import train_production
+    from einthoven.modes import run_mode
 
-    train_production(loaded.settings, loaded.origins)
-    return 0
+    outcome = run_mode(loaded.settings, loaded.origins)
+    if outcome.summary:
+        click.echo(outcome.summary)
+    return 0 if outcome.is_passed else 1
 
 
 def evaluate(loaded: LoadedSettings) -> int:
@@ -99,24 +101,26 @@ def report(loaded: LoadedSettings) -> int:
 
 def run(loaded: LoadedSettings) -> int:
     """Every stage in order; each skips itself when it is up to date."""
-    from einthoven.runs import refuse_other_run
+    from einthoven.modes import settings_of_mode
+    from einthoven.run_folder import refuse_other_run
 
     # Before `prepare` replaces the store that the run in this folder was made from.
-    refuse_other_run(loaded.settings)
-    # A dry run trains no model that could be scored.
-    after_training = () if loaded.settings.dry_run else (evaluate, report)
-    for stage in (label, prepare, train, *after_training):
-        stage(loaded)
-    return 0
+    refuse_other_run(settings_of_mode(loaded.settings))
+    stages = [label, prepare, train]
+    # A dry run leaves nothing to report, and a smoke test has its report.
+    if not loaded.settings.dry_run and loaded.settings.run_mode != "smoke":
+        stages.append(report)
+    return next((code for stage in stages if (code := stage(loaded))), 0)
 
 
 def demo(loaded: LoadedSettings) -> int:
     from einthoven.synthetic.archives import write_synthetic_archives
 
     write_synthetic_archives(loaded.settings.archives_dir, seed=loaded.settings.seed)
-    run(loaded)
-    click.echo(f"These are scores on synthetic records. {DISCLAIMER}")
-    return 0
+    code = run(loaded)
+    if code == 0:
+        click.echo(f"These are scores on synthetic records. {DISCLAIMER}")
+    return code
 
 
 WORKSPACE = ("workspace", "console")
@@ -134,11 +138,11 @@ STAGES = {
         (*WORKSPACE, *DATA), prepare,
     ),
     "check": Stage("Say what is missing or wrong before a long run", ALL_GROUPS, check),
-    "train": Stage("Train a model", (*WORKSPACE, *DATA, "machine", "train"), train),
+    "train": Stage("Train a model, score it on the test split, show examples", ALL_GROUPS, train),
     "evaluate": Stage("Score the best model on the test split, with intervals",
                       (*WORKSPACE, "machine", "evaluate"), evaluate),
     "report": Stage("Write one HTML page about a run", WORKSPACE, report),
-    "run": Stage("label, prepare, train, evaluate and report; skips what is up to date",
+    "run": Stage("label, prepare, train and report; skips what is up to date",
                  ALL_GROUPS, run),
     "config": Stage("Print every setting, its value and where that came from", ALL_GROUPS,
                     show_config),
@@ -288,6 +292,20 @@ def unknown_flags(words: list[str], command: str) -> dict[str, str]:
     return flags
 
 
+def report_error(error: EinthovenError) -> int:
+    """Print what a user can mend, once for all processes of a job; returns the exit code."""
+    from einthoven.console import is_first_process
+
+    # What only one process meets, only that one can tell.
+    if is_first_process() or isinstance(error, MemoryShortage):
+        click.echo(
+            str(error) if isinstance(error, ConfigError) else f"einthoven: {error}", err=True
+        )
+    if isinstance(error, RunStopped):
+        return error.exit_code
+    return 2 if isinstance(error, ConfigError) else 1
+
+
 def main() -> None:
     """Run the command line; errors that a user can mend are one message, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -296,12 +314,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         command_line(prog_name="einthoven")
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
     except EinthovenError as error:
-        click.echo(f"einthoven: {error}", err=True)
-        sys.exit(1)
+        sys.exit(report_error(error))
     except OSError as error:
         # A full disk or a folder that may not be written to; without a file it is our defect.
         if error.filename is None:

@@ -7,9 +7,10 @@ every few seconds.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -19,41 +20,93 @@ T = TypeVar("T")
 log = logging.getLogger("einthoven")
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
+SECONDS_BETWEEN_STATUS = 0.5
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that ``torchrun`` has started."""
+    return not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "0") == "0"
 
 
 def setup_logging(quiet: bool = False) -> None:
-    """Send log lines to standard error; ``quiet`` leaves only warnings and errors."""
+    """Send log lines to standard error; ``quiet`` leaves only warnings and errors.
+
+    Of several processes that do the same, only the first says anything.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not is_first_process():
+        log.setLevel(logging.CRITICAL)
     log.propagate = False
 
 
-def progress(items: Iterable[T], *, desc: str, total: int | None = None, unit: str) -> Iterator[T]:
-    """Yield ``items`` unchanged while showing how far they are.
+def progress(
+    items: Iterable[T],
+    *,
+    desc: str,
+    total: int | None = None,
+    unit: str,
+    first: int = 0,
+    status: Callable[[], str] = str,
+) -> Iterator[T]:
+    """Yield ``items`` unchanged while showing how far they are, and how long it will take yet.
 
     Nothing is shown when the log is quiet.
+
+    Args:
+        first: how many of ``total`` were done before.
+        status: a few words of how it goes, asked for whenever something is shown.
     """
     if total is None and isinstance(items, Sequence):
         total = len(items)
     if not log.isEnabledFor(logging.INFO):
         yield from items
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
-        yield from tqdm(items, desc=desc, total=total, unit=unit, leave=False)
+        yield from _bar(items, desc, total, unit, first, status)
     else:
-        yield from _plain_progress(items, desc, total, unit)
+        yield from _plain_progress(items, desc, total, unit, first, status)
 
 
-def _plain_progress(items: Iterable[T], desc: str, total: int | None, unit: str) -> Iterator[T]:
+def _bar(
+    items: Iterable[T],
+    desc: str,
+    total: int | None,
+    unit: str,
+    first: int,
+    status: Callable[[], str],
+) -> Iterator[T]:
+    with tqdm(desc=desc, total=total, unit=unit, initial=first, leave=False) as bar:
+        said = 0.0
+        for item in items:
+            yield item
+            now = time.monotonic()
+            if now - said >= SECONDS_BETWEEN_STATUS:
+                said = now
+                bar.set_postfix_str(status(), refresh=False)
+            bar.update()
+
+
+def _plain_progress(
+    items: Iterable[T],
+    desc: str,
+    total: int | None,
+    unit: str,
+    first: int,
+    status: Callable[[], str],
+) -> Iterator[T]:
     started = said = time.monotonic()
-    for done, item in enumerate(items, 1):
+    for done, item in enumerate(items, first + 1):
         yield item
         now = time.monotonic()
         if now - said >= SECONDS_BETWEEN_PLAIN_LINES:
             said = now
+            passed = now - started
             of_total = f"{done:,} of {total:,}" if total else f"{done:,}"
-            log.info("%s: %s %s, %.0f s", desc, of_total, unit, now - started)
+            left = f", {passed / (done - first) * (total - done):.0f} s left" if total else ""
+            words = f"  {status()}" if status() else ""
+            log.info("%s: %s %s, %.0f s%s%s", desc, of_total, unit, passed, left, words)
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

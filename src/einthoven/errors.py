@@ -7,7 +7,10 @@
     ├── DataError        an archive, mapping, store or manifest that cannot be used
     │   ├── RecordError  one record that cannot be read; the run goes on without it
     │   └── SplitError   splits that share a patient, or cannot be made
-    └── CheckpointError  a checkpoint that is damaged or belongs to another run
+    ├── CheckpointError  a checkpoint that is damaged or belongs to another run
+    ├── MemoryShortage   a batch that does not fit into memory
+    ├── ProcessLost      another process of the same job has died
+    └── RunStopped       a signal has asked the run to stop; it has saved its state
 
 Each message says what was found and what to do. Anything else that is raised is a defect of ours.
 """
@@ -35,3 +38,23 @@ class SplitError(DataError):
 
 class CheckpointError(EinthovenError):
     """A checkpoint is damaged, or belongs to another run."""
+
+
+class MemoryShortage(EinthovenError):
+    """A batch does not fit into the device's memory."""
+
+
+class ProcessLost(EinthovenError):
+    """Another process of the same job has died, or can no longer be reached."""
+
+
+class RunStopped(EinthovenError):
+    """A signal has asked the run to stop; its state is saved.
+
+    Attributes:
+        exit_code: what a shell expects of a command that this signal has ended.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -37,6 +37,7 @@ from einthoven.scoring import MIN_RECORDS_FOR_HEADLINE, Predictions, score_split
 from einthoven.settings import Settings
 from einthoven.splits import check_splits, read_splits
 from einthoven.store import Store, label_matrix, open_store
+from einthoven.tracking.trackers import track_evaluation
 
 # Probabilities this near to 0 or 1 are moved away before their logarithm is taken.
 SMALLEST_PROBABILITY = 1e-7
@@ -87,18 +88,20 @@ def evaluate_detailed(settings: Settings) -> dict[str, Any]:
     write_parquet(predictions_path(workspace), predictions_table(predictions))
     write_json(metrics_path(workspace), metrics)
     stamp = figure_stamp(datetime.now())
-    save_score_figures(predictions["test"], metrics, workspace.figures_dir, stamp)
-    _save_training_figure(settings, stamp)
+    figures = save_score_figures(predictions["test"], metrics, workspace.figures_dir, stamp)
+    figures += _save_training_figure(settings, stamp)
+    track_evaluation(settings, metrics, figures, int(trained.facts.get("epoch", 0)))
     stamp_step(workspace.step_path("evaluate"), inputs)
     return metrics
 
 
-def _save_training_figure(settings: Settings, stamp: str) -> None:
+def _save_training_figure(settings: Settings, stamp: str) -> list[Path]:
     path = settings.workspace.checkpoints_dir / "training_history.json"
     history = read_json(path) if path.exists() else []
-    if history:
-        figure = plot_training_curves(history, settings.best_metric)
-        save_figure(figure, settings.workspace.figures_dir, "training_curves", stamp)
+    if not history:
+        return []
+    figure = plot_training_curves(history, settings.best_metric)
+    return [save_figure(figure, settings.workspace.figures_dir, "training_curves", stamp)]
 
 
 def metrics_path(workspace: Workspace) -> Path:

@@ -76,7 +76,7 @@ class Workspace:
 
     def step_path(self, step: str) -> Path:
         """Where the stamp of a finished step lies; see `step_changes`."""
-        of_run = step in ("train", "evaluate", "report")
+        of_run = step in ("train", "evaluate", "examples", "report")
         folder = self.checkpoints_dir if of_run else self.processed_dir
         return folder / ".steps" / f"{step}.json"
 

@@ -6,7 +6,7 @@ overlapping crops, when the model was trained on crops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
 import numpy as np
 import torch
@@ -15,29 +15,37 @@ from torch import nn
 from einthoven.batches import (
     RecordWindows,
     WindowSource,
+    fetch_ahead,
     list_windows,
     open_windows,
-    overlapping_starts,
 )
 from einthoven.checkpoint import ModelInput, TrainedModel
 from einthoven.console import plural, progress
 from einthoven.errors import ConfigError
+from einthoven.residency import ResidencyWish, settle_residency
 from einthoven.store import Store
 
 CROPS_PER_PASS = 512
 
 
-def predict_records(trained: TrainedModel, store: Store, record_indices: np.ndarray) -> np.ndarray:
+def predict_records(
+    trained: TrainedModel,
+    store: Store,
+    record_indices: np.ndarray,
+    residency: ResidencyWish = "auto",
+) -> np.ndarray:
     """Probabilities of some records of a store.
 
     Args:
         record_indices: row numbers of the manifest.
+        residency: where their windows are kept.
 
     Returns:
         ``(n_records, n_classes)`` float32.
     """
     listed = list_windows(store, record_indices)
-    source = open_windows(store, listed, trained.device)
+    kept = settle_residency(store, len(listed.table), trained.device, residency)
+    source = open_windows(store, listed, trained.device, kept)
     return predict_windows(
         trained.model, trained.input, trained.single, source, listed, shown_as="Predicting"
     )
@@ -61,16 +69,21 @@ def predict_windows(
     """
     was_training = model.training
     model.eval()
-    starts = overlapping_starts(listed.n_valid, model_input.window, model_input.crop)
-    per_pass = max(1, CROPS_PER_PASS // starts.shape[1])
-    passes: Iterable[np.ndarray] = np.array_split(
-        np.arange(len(starts)), np.arange(per_pass, len(starts), per_pass)
-    )
-    if shown_as:
-        passes = progress(passes, desc=shown_as, unit="passes")
+    n_crops = count_crops(model_input.window, model_input.crop)
+    per_pass = max(1, CROPS_PER_PASS // n_crops)
+    n_windows = len(listed.table)
+    passes = [
+        np.arange(start, min(start + per_pass, n_windows))
+        for start in range(0, n_windows, per_pass)
+    ]
+    fetched = fetch_ahead(source, passes)
     rows = [
-        _window_probabilities(model, model_input, single, source, listed, windows, starts[windows])
-        for windows in passes
+        _window_probabilities(model, model_input, single, samples, listed.n_valid[windows])
+        for windows, samples in zip(
+            progress(passes, desc=shown_as, unit="passes") if shown_as else passes,
+            fetched,
+            strict=True,
+        )
     ]
     model.train(was_training)
     per_window = torch.cat(rows).cpu().numpy()
@@ -83,23 +96,47 @@ def _window_probabilities(
     model: nn.Module,
     model_input: ModelInput,
     single: bool,
-    source: WindowSource,
-    listed: RecordWindows,
-    windows: np.ndarray,
-    starts: np.ndarray,
+    samples: torch.Tensor,
+    n_valid: np.ndarray,
 ) -> torch.Tensor:
     """Mean over crops: ``(n_windows, n_classes)``."""
+    starts = overlapping_starts(n_valid, model_input.window, model_input.crop)
     n, k = starts.shape
-    samples = source.fetch(windows)
     row = torch.arange(n, device=samples.device).repeat_interleave(k)
     start = torch.from_numpy(starts.reshape(-1)).to(samples.device)
     crops = samples.unfold(2, model_input.crop, 1)[row, :, start]
-    n_valid = np.clip(listed.n_valid[windows, None] - starts, 0, model_input.crop)
-    x_BLS = model_input.prepare(crops, torch.from_numpy(n_valid.reshape(-1)).to(samples.device))
+    recorded = np.clip(n_valid[:, None] - starts, 0, model_input.crop)
+    x_BLS = model_input.prepare(crops, torch.from_numpy(recorded.reshape(-1)).to(samples.device))
     logits = model(x_BLS)
     probabilities = logits.softmax(-1) if single else logits.sigmoid()
     mean: torch.Tensor = probabilities.view(n, k, -1).mean(1)
     return mean
+
+
+def overlapping_starts(n_valid: np.ndarray, n_samples: int, crop: int) -> np.ndarray:
+    """First samples of crops that overlap by half and cover what was recorded.
+
+    Args:
+        n_valid: ``(n,)`` recorded samples of each window.
+        n_samples: length of a window.
+        crop: length of a crop.
+
+    Returns:
+        ``(n, k)``, k of `count_crops`; it is the same for every window, so that short windows
+        repeat crops.
+
+    >>> overlapping_starts(np.array([1000, 300]), n_samples=1000, crop=500)
+    array([[  0, 250, 500],
+           [  0,   0,   0]])
+    """
+    slack = np.maximum(n_valid - crop, 0)
+    starts = np.linspace(0, slack, count_crops(n_samples, crop), axis=1)
+    return np.rint(starts).astype(np.int64)
+
+
+def count_crops(n_samples: int, crop: int) -> int:
+    """How many crops that overlap by half cover a window."""
+    return math.ceil((n_samples - crop) / (crop / 2)) + 1
 
 
 def choose_device(name: str) -> torch.device:

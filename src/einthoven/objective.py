@@ -34,22 +34,60 @@ def balanced_weights(targets: np.ndarray, single: bool) -> np.ndarray:
     return np.where(positives > 0, weights, 1).astype(np.float32)
 
 
+LossName = Literal["entropy", "focal", "asymmetric"]
+
+FOCUS = 2.0
+FOCUS_ON_NEGATIVES = 4.0
+FOCUS_ON_POSITIVES = 1.0
+FORGIVEN_PROBABILITY = 0.05
+
+
 def summed_loss(
-    logits: torch.Tensor, targets: torch.Tensor, single: bool, weights: torch.Tensor | None
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    single: bool,
+    weights: torch.Tensor | None = None,
+    loss: LossName = "entropy",
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy or, per label, binary cross-entropy, summed over records.
 
     Sums rather than means, so that accumulated batches of any sizes add up to the large batch.
 
     Args:
-        logits, targets: ``(B, C)``.
+        logits: ``(B, C)``.
+        targets: ``(B, C)`` from 0 to 1; mixed records have shares.
         weights: ``(C,)`` of `balanced_weights`, or None.
+        loss: ``focal`` turns down what is answered well already (Lin et al. 2017,
+            arXiv:1708.02002); ``asymmetric`` does so for absent labels above all, and forgives
+            those below 5 % (Ridnik et al. 2021, arXiv:2009.14119), for several labels only.
+        label_smoothing: share of each target that is spread evenly over the answers.
     """
+    answers = targets.shape[-1] if single else 2
+    smooth = targets * (1 - label_smoothing) + label_smoothing / answers
     if single:
-        return functional.cross_entropy(logits, targets.argmax(-1), weight=weights, reduction="sum")
+        log_p = logits.log_softmax(-1)
+        missed = (1 - log_p.exp()) ** FOCUS if loss == "focal" else 1.0
+        per_class = -smooth * log_p * missed
+        return (per_class if weights is None else per_class * weights).sum()
+    if loss == "asymmetric":
+        return _asymmetric_loss(logits, smooth, weights)
     per_label = functional.binary_cross_entropy_with_logits(
-        logits, targets, pos_weight=weights, reduction="none"
+        logits, smooth, pos_weight=weights, reduction="none"
     )
+    if loss == "focal":
+        per_label = per_label * (smooth - logits.sigmoid()).abs() ** FOCUS
+    return per_label.mean(-1).sum()
+
+
+def _asymmetric_loss(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
+    p = logits.sigmoid()
+    absent = (1 - p + FORGIVEN_PROBABILITY).clamp(max=1)
+    positive = -targets * functional.logsigmoid(logits) * (1 - p) ** FOCUS_ON_POSITIVES
+    negative = -(1 - targets) * absent.log() * (1 - absent) ** FOCUS_ON_NEGATIVES
+    per_label = (positive if weights is None else positive * weights) + negative
     return per_label.mean(-1).sum()
 
 
@@ -66,7 +104,11 @@ def probability_loss(targets: np.ndarray, probabilities: np.ndarray, single: boo
 
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays weight matrices and kernels, not norms and biases."""
+    """AdamW that decays weight matrices and kernels, not norms and biases.
+
+    The fused kernel, because it can leave a step out without the host looking at a number: see
+    `einthoven.step`.
+    """
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -75,6 +117,7 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
             {"params": others, "weight_decay": 0.0},
         ],
         lr=lr,
+        fused=True,
     )
 
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import torch
 
-from einthoven.batches import choose_residency
 from einthoven.console import format_table, plural
 from einthoven.errors import EinthovenError
 from einthoven.files import Workspace
@@ -22,6 +20,7 @@ from einthoven.labelling import choose_archives, read_mapping
 from einthoven.labels.sets import load_label_set
 from einthoven.readers.registry import Archive, find_archives
 from einthoven.records import LEADS
+from einthoven.residency import choose_residency, residency_line
 from einthoven.runs import is_mapping_newer, store_differences
 from einthoven.settings import Settings
 from einthoven.splits import check_splits, read_splits
@@ -220,14 +219,9 @@ def check_device(settings: Settings) -> Iterator[Check]:
 
 def check_memory(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
-    residency = choose_residency(
-        store.n_windows, store.target_samples, choose_device(settings.device)
-    )
-    needed = store.n_windows * store.window_bytes / GIB
-    free = psutil.virtual_memory().available / GIB
-    where = {"device": "on the GPU", "memory": "in memory", "streamed": "read as needed"}
-    found = f"{needed:.2f} GiB of windows, {free:.1f} GiB free: kept {where[residency]}"
-    yield Check("memory", "passed", found)
+    device, size = choose_device(settings.device), (store.n_windows, store.target_samples)
+    residency = choose_residency(*size, device, settings.residency)
+    yield Check("memory", "passed", residency_line(*size, device, residency))
 
 
 def check_disk(settings: Settings) -> Iterator[Check]:

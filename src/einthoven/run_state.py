@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from einthoven.averaging import averaged_copy
 from einthoven.checkpoint import (
     hardware,
     model_values,
@@ -18,12 +21,15 @@ from einthoven.checkpoint import (
     write_checkpoint,
 )
 from einthoven.console import log, plural
+from einthoven.distributed import parallel_model
 from einthoven.errors import CheckpointError
 from einthoven.files import changes_between, write_json
 from einthoven.models.registry import build_model
 from einthoven.objective import make_optimizer
 from einthoven.records import LEADS
-from einthoven.runs import Run, clear_run, other_run_message, plain_inputs
+from einthoven.run_folder import UNFINISHED_FILES, clear_run, other_run_message, plain_inputs
+from einthoven.runs import Run
+from einthoven.tally import EpochTally
 
 # What changes -----------------------------------------------------------------------------------
 
@@ -32,24 +38,50 @@ from einthoven.runs import Run, clear_run, other_run_message, plain_inputs
 class TrainState:
     """What changes while a run trains; everything here is in ``last_checkpoint.pth``.
 
+    There is no random generator among it: what is drawn is a function of the seed and of where in
+    the run it is drawn.
+
     Attributes:
+        parallel: the model as its processes train it together; ``model`` where there is one.
+        average: the moving average of the weights, or None.
+        batch_size: records per batch; smaller than the setting after memory ran out.
         epoch: epochs that are finished.
-        step: optimizer steps that are done.
+        step: optimizer steps that are done, over all epochs.
+        step_in_epoch: those of the epoch in hand.
+        tally: what they have added up to.
         history: one row of plain numbers per finished epoch.
+        saved_at: when this process last saved, by `time.monotonic`; not saved.
     """
 
     model: nn.Module
+    parallel: nn.Module
+    average: nn.Module | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    batch_size: int
     epoch: int = 0
     step: int = 0
+    step_in_epoch: int = 0
+    tally: EpochTally = field(default_factory=EpochTally)
     best_score: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def predictor(self) -> nn.Module:
+        """The model to predict with: averaged weights where there are any."""
+        return self.model if self.average is None else self.average
+
+    def batch_statistics(self) -> list[torch.Tensor]:
+        """What batches change of the model without a gradient, themselves and not copies."""
+        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
 
     def finish_epoch(self, row: dict[str, Any], best_metric: str) -> bool:
         """Take an epoch's row into the history; say whether it is the best so far."""
         self.epoch += 1
+        self.step_in_epoch = 0
+        self.tally = self.tally.next_epoch()
         self.history.append({"epoch": self.epoch, **row})
         score = row[f"val_{best_metric}_macro"]
         improved = bool(score > self.best_score) or not self.best_epoch
@@ -65,22 +97,34 @@ class TrainState:
         """Tensors and plain values that `restore` takes back."""
         return {
             "weights": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
+            "tally": self.tally.values(),
+            **{name: getattr(self, name) for name in PLAIN_FIELDS},
         }
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Go on from where `values` was taken."""
         self.model.load_state_dict(values["weights"])
+        if self.average is not None:
+            self.average.load_state_dict(values["average"])
         self.optimizer.load_state_dict(values["optimizer"])
         self.scaler.load_state_dict(values["scaler"])
-        for name in ("epoch", "step", "best_score", "best_epoch", "history"):
+        self.tally = EpochTally(**values["tally"])
+        for name in PLAIN_FIELDS:
             setattr(self, name, values[name])
+
+
+def put_back(tensors: list[torch.Tensor], kept: list[torch.Tensor]) -> None:
+    """Give tensors the values of copies that were taken of them."""
+    if tensors:
+        torch._foreach_copy_(tensors, kept)
+
+
+PLAIN_FIELDS = (
+    "batch_size", "epoch", "step", "step_in_epoch", "best_score", "best_epoch", "history",
+)  # fmt: skip
 
 
 def new_state(run: Run) -> TrainState:
@@ -88,24 +132,38 @@ def new_state(run: Run) -> TrainState:
     torch.manual_seed(run.settings.seed)
     model = build_model(run.settings.model_name, n_leads=len(LEADS), n_classes=len(run.labels))
     model.to(run.device)
-    optimizer = make_optimizer(model, run.settings.lr, run.settings.weight_decay)
-    # Only float16 has gradients too small for it; a scaler that is off passes everything through.
-    scaler = torch.amp.GradScaler(run.device.type, enabled=run.dtype == torch.float16)
-    return TrainState(model, optimizer, scaler)
+    return TrainState(
+        model=model,
+        parallel=parallel_model(model, run.processes, run.device),
+        average=averaged_copy(model) if run.settings.ema_decay else None,
+        optimizer=make_optimizer(model, run.settings.lr, run.settings.weight_decay),
+        # Only float16 has gradients too small for it; a scaler that is off passes all through.
+        scaler=torch.amp.GradScaler(run.device.type, enabled=run.dtype == torch.float16),
+        batch_size=run.batch_size,
+    )
 
 
-# On disk ----------------------------------------------------------------------------------------
+# Going on ---------------------------------------------------------------------------------------
+
+
+def last_path(run: Run) -> Path:
+    """What a stopped run goes on from."""
+    return run.workspace.checkpoints_dir / "last_checkpoint.pth"
+
+
+def previous_path(run: Run) -> Path:
+    """What it goes on from when the last checkpoint is damaged."""
+    return run.workspace.checkpoints_dir / "previous_checkpoint.pth"
 
 
 def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
-    """Go on with a stopped run, or clear the folder for a new one."""
-    folder = run.workspace.checkpoints_dir
-    last_path = folder / "last_checkpoint.pth"
-    if run.settings.fresh:
-        clear_run(run.workspace)
-    # Until this run is finished no stamp may say so.
-    run.workspace.step_path("train").unlink(missing_ok=True)
-    if not last_path.exists():
+    """Go on with a stopped run, or begin a new one.
+
+    Raises:
+        CheckpointError: what is there is of another run, or cannot be used.
+    """
+    values = read_stopped_run(run)
+    if values is None:
         log.info(
             "Training %s on %s, validating on %s; %s",
             run.settings.model_name,
@@ -114,37 +172,102 @@ def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> N
             run.device,
         )
         return
-    values = read_checkpoint(last_path)
-    if not {"inputs", "state"} <= set(values):
-        raise CheckpointError(f"{last_path} holds no stopped run; start over with --fresh")
     changes = changes_between(values["inputs"], plain_inputs(inputs))
     if changes:
         raise CheckpointError(other_run_message(run.settings, "stopped", changes))
-    if not run.workspace.best_model_path.exists():
+    if values["state"]["epoch"] and not run.workspace.best_model_path.exists():
         raise CheckpointError(
             f"{run.workspace.best_model_path} is gone, and with it the best epoch so far; "
             "start this run over with --fresh"
         )
     state.restore(values["state"])
-    log.info("Going on after epoch %d of %d", state.epoch, run.n_epochs)
+    log.info("Going on %s", place_in_run(run, state))
+    if values["n_processes"] != run.processes.count:
+        log.warning(
+            "%d processes now, %d before: the result agrees within rounding, not to the bit",
+            run.processes.count, values["n_processes"],
+        )  # fmt: skip
+
+
+def read_stopped_run(run: Run) -> dict[str, Any] | None:
+    """The newest checkpoint of this run that can be read; None where there is none.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none can be used.
+    """
+    there = [path for path in (last_path(run), previous_path(run)) if path.exists()]
+    for path in there:
+        try:
+            values = read_checkpoint(path)
+        except CheckpointError:
+            if path == there[-1]:
+                raise
+            log.warning("%s is damaged; going on from %s", path, there[-1].name)
+            continue
+        if not {"inputs", "state", "n_processes"} <= set(values):
+            raise CheckpointError(f"{path} holds no stopped run; start over with --fresh")
+        return values
+    return None
+
+
+def place_in_run(run: Run, state: TrainState) -> str:
+    """Where a run stands, in words.
+
+    It is what a stopped run says when it goes on.
+    """
+    if state.step_in_epoch:
+        return (
+            f"in epoch {state.epoch + 1} of {run.n_epochs}, after step {state.step_in_epoch} of "
+            f"{run.steps_per_epoch}"
+        )
+    return f"after epoch {state.epoch} of {run.n_epochs}"
+
+
+def clear_old_run(run: Run) -> None:
+    """Delete what must not be taken for this run's: with ``--fresh`` all of the old one."""
+    if run.settings.fresh:
+        clear_run(run.workspace)
+    # Until this run is finished no stamp may say so.
+    run.workspace.step_path("train").unlink(missing_ok=True)
+    for name in UNFINISHED_FILES:
+        for path in run.workspace.checkpoints_dir.glob(name):
+            path.unlink(missing_ok=True)
+
+
+# Saving -----------------------------------------------------------------------------------------
+
+
+def save_state(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
+    """Write what a stopped run goes on from; the file before it stays until the next save."""
+    values = {
+        "inputs": plain_inputs(inputs),
+        "n_processes": run.processes.count,
+        "state": state.values(),
+    }
+    if run.processes.is_first:
+        write_checkpoint(last_path(run), values, previous_path(run))
+    state.saved_at = time.monotonic()
 
 
 def save_epoch(run: Run, state: TrainState, inputs: Mapping[str, Any], improved: bool) -> None:
     """Write the best model, the epoch's figures, and last what a stopped run goes on from."""
     folder = run.workspace.checkpoints_dir
-    if improved:
-        values = model_values(
-            run.settings.model_name, state.model, run.input, run.labels, run.single,
-            model_facts(run, state),
-        )  # fmt: skip
-        write_checkpoint(run.workspace.best_model_path, values)
-    write_json(folder / f"metrics_epoch_{state.epoch:03d}.json", state.history[-1])
-    flat = [{k: v for k, v in row.items() if k != "val_per_class"} for row in state.history]
-    write_json(folder / "training_history.json", flat)
-    write_checkpoint(
-        folder / "last_checkpoint.pth",
-        {"inputs": plain_inputs(inputs), "state": state.values()},
-    )
+    if run.processes.is_first:
+        if improved:
+            write_checkpoint(run.workspace.best_model_path, best_model_values(run, state))
+        write_json(folder / f"metrics_epoch_{state.epoch:03d}.json", state.history[-1])
+        flat = [{k: v for k, v in row.items() if k != "val_per_class"} for row in state.history]
+        write_json(folder / "training_history.json", flat)
+    save_state(run, state, inputs)
+
+
+def best_model_values(run: Run, state: TrainState) -> dict[str, Any]:
+    """What the model file of this epoch holds; with averaged weights, the raw ones beside them."""
+    values = model_values(
+        run.settings.model_name, state.predictor, run.input, run.labels, run.single,
+        model_facts(run, state),
+    )  # fmt: skip
+    return values | ({} if state.average is None else {"raw_weights": state.model.state_dict()})
 
 
 def model_facts(run: Run, state: TrainState) -> dict[str, Any]:
@@ -166,7 +289,7 @@ def describe_run(run: Run, origins: Mapping[str, str]) -> dict[str, Any]:
         "settings": run.settings.model_dump(mode="json"),
         "origins": dict(origins),
         "versions": versions(),
-        "hardware": hardware(run.device),
+        "hardware": hardware(run.device) | {"processes": run.processes.count},
         "labels": list(run.labels),
         "single": run.single,
         "n_train": len(run.train.records),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,41 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from einthoven.augment.batch import parse_augment
 from einthoven.batches import (
     RecordWindows,
     WindowSource,
-    epoch_chunks,
     lead_spread,
     list_windows,
     open_windows,
 )
 from einthoven.checkpoint import ModelInput
-from einthoven.console import log
-from einthoven.errors import CheckpointError, DataError
-from einthoven.files import Workspace, changes_between, digest, file_digest, read_json, step_changes
+from einthoven.distributed import ALONE, Processes, share_of
+from einthoven.errors import ConfigError, DataError
+from einthoven.files import Workspace, file_digest, read_json
 from einthoven.labels.sets import load_label_set
 from einthoven.objective import balanced_weights
-from einthoven.settings import Settings, setting_names
-from einthoven.splits import subset_records
+from einthoven.residency import Residency, settle_residency
+from einthoven.settings import Settings
+from einthoven.splits import rows_of_records, subset_records, tell_records
 from einthoven.store import Store, label_matrix
 
 MODE_RECORDS = {"smoke": 256, "medium": 5000}
-
-# Settings of these groups that cannot change a result, or whose effect is seen elsewhere: in the
-# batch size that the device gets, or in the records that were prepared.
-WITHOUT_EFFECT = {
-    "prepare_workers", "num_workers", "dry_run", "fresh", "batch_size_cpu", "batch_size_gpu",
-    "ecg_preprocess_limit",
-}  # fmt: skip
-
-# What training, evaluation and report write into a run's three folders.
-CHECKPOINT_FILES = (
-    ".steps/train.json", ".steps/evaluate.json", ".steps/report.json",
-    "last_checkpoint.pth", "best_model.pth", "run.json", "training_history.json",
-    "metrics_epoch_*.json", "test_metrics.json", "predictions.parquet", "inference_examples.json",
-    ".last_checkpoint-*.pth", ".best_model-*.pth",  # of a run that was killed while it wrote
-)  # fmt: skip
-FIGURE_FILES = "*_[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]-[0-9][0-9][0-9][0-9][0-9][0-9].png"
 
 # A run's parts ----------------------------------------------------------------------------------
 
@@ -57,6 +44,7 @@ class SplitData:
     Attributes:
         records: ``(n,)`` row numbers of the manifest.
         targets: ``(n, C)`` float32 of 0 and 1.
+        listed: the windows of the records that this process reads: all of them, or its share.
     """
 
     records: np.ndarray
@@ -70,6 +58,7 @@ class Run:
     """What stays the same while a run trains."""
 
     settings: Settings
+    store: Store
     labels: tuple[str, ...]
     single: bool
     device: torch.device
@@ -78,6 +67,7 @@ class Run:
     val: SplitData
     weights: torch.Tensor | None
     data: str
+    processes: Processes = ALONE
 
     @property
     def workspace(self) -> Workspace:
@@ -91,18 +81,39 @@ class Run:
     def dtype(self) -> torch.dtype:
         return arithmetic(self.settings, self.device)
 
+    @cached_property
+    def augmentations(self) -> tuple[str, ...]:
+        """What is done to training batches, in order."""
+        return parse_augment(self.settings.augment)
+
     @property
     def n_epochs(self) -> int:
         return 1 if self.settings.run_mode == "smoke" else self.settings.epochs
 
-    @cached_property
-    def chunk_sizes(self) -> list[int]:
-        """Records of each batch of an epoch; asked for at every step."""
-        return [len(c) for c in epoch_chunks(np.arange(len(self.train.records)), self.batch_size)]
-
     @property
+    def records_per_step(self) -> int:
+        """Records of one optimizer step, over all batches and processes."""
+        return self.batch_size * self.settings.grad_accum_steps
+
+    @cached_property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.chunk_sizes) // self.settings.grad_accum_steps)
+        """Optimizer steps of an epoch; asked for at every step."""
+        return len(step_bounds(len(self.train.records), self.records_per_step)) - 1
+
+
+def step_bounds(n_records: int, per_step: int) -> np.ndarray:
+    """Where an epoch's steps begin and end.
+
+    A last step of a quarter or less joins the one before it: its batch statistics and its noisy
+    gradient would weigh as much as those of a full one, and every process needs its share.
+
+    >>> step_bounds(9, 4)
+    array([0, 4, 9])
+    """
+    bounds = np.append(np.arange(0, n_records, per_step), n_records)
+    if len(bounds) > 2 and 4 * (bounds[-1] - bounds[-2]) <= per_step:
+        bounds = np.delete(bounds, -2)
+    return bounds
 
 
 def open_run(
@@ -111,17 +122,26 @@ def open_run(
     chosen: Mapping[str, np.ndarray],
     data: str,
     device: torch.device,
+    processes: Processes = ALONE,
 ) -> Run:
     """Load both splits and fit on the training split what is fitted to data.
 
     Args:
         chosen: of `chosen_records`.
         data: their `data_fingerprint`.
+
+    Raises:
+        ConfigError: settings that do not go together, or do not suit this many processes.
+        DataError: a split has too few records.
     """
     label_set = load_label_set(settings.label_set)
     single = has_one_label(settings)
-    train = open_split("train", chosen["train"], store, label_set.labels, device)
-    val = open_split("val", chosen["val"], store, label_set.labels, device)
+    check_settings_together(settings, single, device, processes)
+    n_windows = store.count_windows(chosen["train"]) + store.count_windows(chosen["val"])
+    residency = settle_residency(store, n_windows, device, settings.residency)
+    labels = label_set.labels
+    train = open_split("train", chosen["train"], store, labels, device, residency)
+    val = open_split("val", chosen["val"], store, labels, device, residency, processes)
     balance = settings.class_weights == "balanced" or (settings.class_weights == "auto" and single)
     weights = torch.from_numpy(balanced_weights(train.targets, single)) if balance else None
     low, high = store.band
@@ -135,6 +155,7 @@ def open_run(
     )
     return Run(
         settings=settings,
+        store=store,
         labels=label_set.labels,
         single=single,
         device=device,
@@ -143,7 +164,30 @@ def open_run(
         val=val,
         weights=None if weights is None else weights.to(device),
         data=data,
+        processes=processes,
     )
+
+
+def check_settings_together(
+    settings: Settings, single: bool, device: torch.device, processes: Processes
+) -> None:
+    """Refuse settings that are sound alone but not together.
+
+    Raises:
+        ConfigError: says which, and what to do.
+    """
+    if single and settings.loss == "asymmetric":
+        raise ConfigError(
+            "LOSS is asymmetric, which is for any number of labels per record; here each has one: "
+            "use focal or entropy"
+        )
+    batch_size = device_batch_size(settings, device)
+    # A quarter of a batch may be an epoch's last; each process needs two records of it.
+    if processes.count > 1 and batch_size < 8 * processes.count:
+        raise ConfigError(
+            f"BATCH_SIZE_{'GPU' if device.type == 'cuda' else 'CPU'} is {batch_size}, which is the "
+            f"batch of all {processes.count} processes together; use {8 * processes.count} or more"
+        )
 
 
 def has_one_label(settings: Settings) -> bool:
@@ -163,29 +207,37 @@ def chosen_records(
     if limit:
         kept[:] = False
         kept[subset_records(manifest, limit, settings.split_seed)] = True
-    number = {record: row for row, record in enumerate(manifest["record"])}
     rows = {
-        split: np.array([number[record] for record in splits[split]], np.int64)
+        split: rows_of_records(manifest["record"], splits[split])
         for split in ("train", "val", "test")
     }
     return {split: indices[kept[indices]] for split, indices in rows.items()}
 
 
 def open_split(
-    name: str, records: np.ndarray, store: Store, labels: tuple[str, ...], device: torch.device
+    name: str,
+    records: np.ndarray,
+    store: Store,
+    labels: tuple[str, ...],
+    device: torch.device,
+    residency: Residency,
+    sharers: Processes = ALONE,
 ) -> SplitData:
     """Load one split.
+
+    Args:
+        sharers: processes that each read only their share of the records.
 
     Raises:
         DataError: it has no records, or only one to train on.
     """
     if name == "train" and len(records) == 1:
         raise DataError("the train split has one labelled record; two or more are needed")
-    if len(records) == 0:
+    if len(records) < sharers.count:
         raise empty_split_error(name)
-    listed = list_windows(store, records)
-    targets = label_matrix(store.manifest.iloc[records], labels)
-    return SplitData(records, targets, listed, open_windows(store, listed, device))
+    listed = list_windows(store, share_of(records, sharers))
+    targets = label_matrix(store.manifest[["labels"]].iloc[records], labels)
+    return SplitData(records, targets, listed, open_windows(store, listed, device, residency))
 
 
 def empty_split_error(name: str) -> DataError:
@@ -274,89 +326,14 @@ def is_mapping_newer(workspace: Workspace) -> bool:
     return stamp.exists() and read_json(stamp).get("mapping") != file_digest(workspace.mapping_path)
 
 
-# Going on, or not -------------------------------------------------------------------------------
-
-
-def run_inputs(settings: Settings, data: str, device: torch.device) -> dict[str, Any]:
-    """Everything that a run's result depends on; ``data`` is its `data_fingerprint`."""
-    names = [n for n in setting_names(["labels", "prepare", "train"]) if n not in WITHOUT_EFFECT]
-    return {
-        "seed": settings.seed,
-        "run_mode": settings.run_mode,
-        **{name: getattr(settings, name) for name in names},
-        "classes": ", ".join(load_label_set(settings.label_set).labels),
-        "device": device.type,
-        "batch_size": device_batch_size(settings, device),
-        "arithmetic": str(arithmetic(settings, device)),
-        "data": data,
-    }
-
-
 def data_fingerprint(store: Store, chosen: Mapping[str, np.ndarray]) -> str:
     """Names the records, signals and labels that a run trains and is scored on."""
-    columns = store.manifest[["record", "labels"]]
-    content = {
-        split: [[str(r), list(labels)] for r, labels in columns.iloc[rows].itertuples(index=False)]
-        for split, rows in chosen.items()
-    }
-    return digest({"store": store.digest, **content})
-
-
-def is_finished(settings: Settings, inputs: Mapping[str, Any]) -> bool:
-    """Whether this very run is finished already.
-
-    Raises:
-        CheckpointError: the folder holds a finished run with other settings.
-    """
-    stamp_path = settings.workspace.step_path("train")
-    is_whole = stamp_path.exists() and settings.workspace.best_model_path.exists()
-    if settings.fresh or not is_whole:
-        return False
-    changes = step_changes(stamp_path, inputs)
-    if changes:
-        raise CheckpointError(other_run_message(settings, "finished", changes))
-    log.info("Training is up to date (%s)", settings.workspace.best_model_path)
-    return True
-
-
-def refuse_other_run(settings: Settings) -> None:
-    """Refuse a run folder whose run has other settings, before anything is made anew for it.
-
-    Raises:
-        CheckpointError: names each difference.
-    """
-    path = settings.workspace.checkpoints_dir / "run.json"
-    if settings.fresh or settings.dry_run or not path.exists():
-        return
-    stored = read_json(path)["settings"]
-    now = settings.model_dump(mode="json")
-    names = setting_names(["labels", "prepare", "train"])
-    effective = [n for n in names if n not in WITHOUT_EFFECT]
-    effective += ["archives", "ecg_preprocess_limit", "run_mode", "seed"]
-    then = {name: stored[name] for name in effective if name in stored}
-    changes = changes_between(then, {name: now[name] for name in then})
-    if changes:
-        raise CheckpointError(other_run_message(settings, "finished or stopped", changes))
-
-
-def other_run_message(settings: Settings, state: str, changes: list[str]) -> str:
-    """Why a run's folder cannot be used for these settings, and the two ways on."""
-    lines = "\n".join(f"  {change}" for change in changes)
-    return (
-        f"{settings.workspace.checkpoints_dir} holds a {state} run with other settings or data:\n"
-        f"{lines}\nGive this one a name of its own (--run-name NAME), replace that one (--fresh), "
-        "or use its settings again"
-    )
-
-
-def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
-    """Inputs as text, which a checkpoint holds without classes of ours."""
-    return {name: str(value) for name, value in inputs.items()}
-
-
-def clear_run(workspace: Workspace) -> None:
-    """Delete what an earlier run of this name wrote: checkpoints, scores, figures and report."""
-    # Stamps go first: a run that is half deleted is not finished.
-    written = [path for name in CHECKPOINT_FILES for path in workspace.checkpoints_dir.glob(name)]
-    for path in [*written, *workspace.figures_dir.glob(FIGURE_FILES), workspace.report_path]:
-        path.unlink(missing_ok=True)
+    content = {"store": iter([json.dumps(store.digest)])}
+    content |= {split: tell_records(store.manifest, rows) for split, rows in chosen.items()}
+    sha = hashlib.sha256()
+    for number, key in enumerate(sorted(content)):
+        sha.update(f"{', ' if number else '{'}{json.dumps(key)}: ".encode())
+        for text in content[key]:
+            sha.update(text.encode())
+    sha.update(b"}")
+    return sha.hexdigest()[:16]

@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -41,6 +42,17 @@ LABEL_SET_NAMES = (
     "five", "superdiagnostic", "subdiagnostic", "diagnostic", "form", "rhythm", "all",
     "challenge-2021",
 )  # fmt: skip
+AUGMENT_PRESETS = ("none", "light", "strong")
+AUGMENTATION_NAMES = (
+    "lead_dropout", "amplitude_scale", "time_shift", "time_warp", "baseline_wander",
+    "muscle_noise", "mains_noise", "time_mask", "mixup", "cutmix", "vcg_rotation", "sign_flip",
+)  # fmt: skip
+TRACKER_NAMES = ("tensorboard", "mlflow")
+# Settings that take one word or a list with commas between.
+LISTED_NAMES = {
+    "augment": (*AUGMENT_PRESETS, *AUGMENTATION_NAMES),
+    "tracking": ("auto", "none", *TRACKER_NAMES),
+}
 
 
 def knob(default: Any, group: str, help_text: str, **bounds: Any) -> Any:
@@ -105,7 +117,10 @@ class Settings(BaseModel):
     )  # fmt: skip
 
     # Training ------------------------------------------------------------------------------------
-    model_name: Literal["resnet1d_wang"] = knob("resnet1d_wang", "train", "Architecture")
+    model_name: Literal[
+        "resnet1d_wang", "xresnet1d50", "xresnet1d101", "inception1d", "se_resnet1d", "crnn",
+        "s4d", "convnext1d", "patch_transformer", "cnn2d",
+    ] = knob("resnet1d_wang", "train", "Architecture")  # fmt: skip
     crop_samples: int = knob(
         250, "train",
         "Samples of a crop that the model trains on (unset: 2.5 seconds; 0: the window)", ge=0,
@@ -115,6 +130,9 @@ class Settings(BaseModel):
         "train",
         "Divide each lead by its spread over the training split, over the record, or over the lead",
     )
+    augment: str = knob(
+        "none", "train", "Augmentations of training batches: none, light, strong, or a list"
+    )
     batch_size_cpu: int = knob(64, "train", "Records per batch on a CPU", ge=1, le=65536)
     batch_size_gpu: int = knob(64, "train", "Records per batch on a GPU", ge=1, le=65536)
     epochs: int = knob(20, "train", "Passes over the training split", ge=1, le=10_000)
@@ -123,11 +141,24 @@ class Settings(BaseModel):
     grad_accum_steps: int = knob(
         1, "train", "Batches summed into one optimizer step", ge=1, le=4096
     )
+    auto_batch: bool = knob(
+        False, "train", "When memory runs out, halve the batch and double the accumulation"
+    )
     clip_norm: float = knob(
         1.0, "train", "Largest global gradient norm (0: gradients are left alone)", ge=0
     )
     scheduler_type: Literal["cosine", "one_cycle", "step", "constant"] = knob(
         "cosine", "train", "Learning-rate schedule"
+    )
+    ema_decay: float = knob(
+        0.0, "train", "Decay per step of the weights' moving average that is evaluated (0: none)",
+        ge=0, lt=1,
+    )  # fmt: skip
+    loss: Literal["entropy", "focal", "asymmetric"] = knob(
+        "entropy", "train", "Loss: (binary) cross-entropy, or one that turns down easy answers"
+    )
+    label_smoothing: float = knob(
+        0.0, "train", "Share of each target that is spread over the other answers", ge=0, lt=0.5
     )
     class_weights: Literal["auto", "balanced", "none"] = knob(
         "auto", "train", "Weigh classes by inverse frequency (auto: where records have one label)"
@@ -141,8 +172,17 @@ class Settings(BaseModel):
     mixed_precision: Literal["auto", "bf16", "fp16", "off"] = knob(
         "auto", "train", "Arithmetic of the forward pass (auto: reduced on a GPU, full on a CPU)"
     )
+    residency: Literal["auto", "device", "memory", "streamed"] = knob(
+        "auto", "train", "Where the windows are kept (auto: as near to the model as they fit)"
+    )
     num_workers: int = knob(
         0, "train", "Threads that read batches ahead when the store is not in memory", ge=0, le=64
+    )
+    checkpoint_minutes: float = knob(
+        10.0, "train", "Minutes between saves within an epoch (0: only at the end of each)", ge=0
+    )
+    tracking: str = knob(
+        "auto", "train", "Trackers: auto (those installed), none, or tensorboard and mlflow"
     )
     dry_run: bool = knob(False, "train", "Stop after ten steps, to see that everything works")
     fresh: bool = knob(False, "train", "Start this run over, replacing what it has written")
@@ -173,6 +213,14 @@ class Settings(BaseModel):
     def _label_set_exists(cls, value: str) -> str:
         if value not in LABEL_SET_NAMES and not Path(value).is_file():
             raise ValueError(_WORDS["label_set"])
+        return value
+
+    @field_validator("augment", "tracking")
+    @classmethod
+    def _names_are_known(cls, value: str, info: ValidationInfo) -> str:
+        known = LISTED_NAMES[info.field_name or ""]
+        if not set(_parts(value)) <= set(known):
+            raise ValueError(_WORDS[info.field_name or ""])
         return value
 
     @property
@@ -289,8 +337,15 @@ def _explain(name: str, problem: Any, value: Any, origin: str) -> str:
         hint = did_you_mean(value, choices)
     if name == "label_set":
         hint = did_you_mean(str(value), LABEL_SET_NAMES)
+    if name in LISTED_NAMES:
+        unknown = [part for part in _parts(value) if part not in LISTED_NAMES[name]]
+        hint = did_you_mean((unknown or [""])[0], LISTED_NAMES[name])
     shown = repr(value) if isinstance(value, str) and not value.strip() else value
     return f"{name.upper()} is {shown} ({origin}); use {allowed_values(name)}{hint}"
+
+
+def _parts(value: Any) -> list[str]:
+    return [part.strip() for part in str(value).split(",")]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -329,6 +384,9 @@ _WORDS = {
     "archives": "names with commas between them",
     "label_set": f"{', '.join(LABEL_SET_NAMES)} or the path of a CSV file",
     "run_name": "letters, digits, dots, dashes and underscores (64 at most)",
+    "augment": f"{', '.join(AUGMENT_PRESETS)}, or names with commas between them: "
+    + ", ".join(AUGMENTATION_NAMES),
+    "tracking": "auto, none, or tensorboard and mlflow with a comma between them",
     "device": "auto, cpu, mps, cuda or cuda:N",
 }
 

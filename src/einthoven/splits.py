@@ -7,12 +7,15 @@ split (1–8, 9, 10) and cross-validation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow.compute import index_in
 
 from einthoven.console import log
 from einthoven.errors import DataError, SplitError
@@ -20,6 +23,7 @@ from einthoven.files import read_json
 from einthoven.store import patient_keys
 
 N_FOLDS = 10
+RECORDS_PER_PIECE = 4096
 SPLITS = ("train", "val", "test")
 
 
@@ -242,67 +246,96 @@ def check_splits(splits: Mapping[str, Any], manifest: pd.DataFrame) -> None:
     Raises:
         SplitError: names the first patient or record that is wrong.
     """
-    where = _split_of_records(splits)
-    position = pd.Index(manifest["record"]).get_indexer(pd.Index(list(where), dtype=object))
-    if (position < 0).any():
-        unknown = list(where)[int(np.argmin(position))]
-        raise SplitError(
-            f"{int((position < 0).sum())} records of the splits are not in the store (first: "
-            f"{unknown}); run `einthoven prepare` to make splits for this store"
-        )
-    rows = manifest.iloc[position]
-    if (rows["duplicate_of"] != "").any():
-        first = rows[rows["duplicate_of"] != ""].iloc[0]
+    split = _split_of_rows(splits, manifest["record"])
+    rows = np.flatnonzero(split >= 0)
+    copies = rows[(manifest["duplicate_of"] != "").to_numpy(bool)[rows]]
+    if len(copies):
+        first = manifest.iloc[copies[0]]
         raise SplitError(
             f"{first['record']} is a copy of {first['duplicate_of']} and must not be in a split; "
             "run `einthoven prepare` to make the splits again"
         )
-    split = np.array(list(where.values()), dtype=object)
-    check_patients_disjoint(split, rows["patient_group"], "patient group")
-    has_id = (rows["patient_id"] != "").to_numpy()
-    named = rows["archive"] + "/" + rows["patient_id"].astype(str)
-    check_patients_disjoint(split[has_id], named[has_id], "patient")
+    check_patients_disjoint(split[rows], manifest["patient_group"].iloc[rows], "patient group")
+    named = rows[(manifest["patient_id"] != "").to_numpy(bool)[rows]]
+    archives, ids = (manifest[name].iloc[named].astype(str) for name in ("archive", "patient_id"))
+    check_patients_disjoint(split[named], archives + "/" + ids, "patient")
 
 
 def check_patients_disjoint(
-    split: np.ndarray | Sequence[str], patient: Iterable[str], noun: str = "patient"
+    split: np.ndarray, patient: pd.Series[str], noun: str = "patient"
 ) -> None:
     """Refuse a patient who is in two splits.
 
     Args:
-        split: name of the split, per record.
+        split: ``(n,)`` number of the split in `SPLITS`, per record.
         patient: the patient, per record.
         noun: what to call a patient in the message.
 
     Raises:
         SplitError: names the first patient of those in two splits, and the splits.
     """
-    table = pd.DataFrame({"split": np.asarray(split, dtype=object), "patient": list(patient)})
-    pairs = table.drop_duplicates()
-    shared = pairs["patient"][pairs["patient"].duplicated()].drop_duplicates()
+    number, names = pd.factorize(patient)
+    is_in = np.zeros((len(names), len(SPLITS)), bool)
+    is_in[number, split] = True
+    shared = np.flatnonzero(is_in.sum(1) > 1)
     if len(shared) == 0:
         return
-    first = shared.iloc[0]
-    places = " and ".join(pairs["split"][pairs["patient"] == first])
+    first = shared[0]
+    places = " and ".join(np.array(SPLITS)[is_in[first]])
     raise SplitError(
-        f"{len(shared)} {noun}s appear in more than one split (first: {first}, in {places}); "
-        "run `einthoven prepare` to make the splits again, by patient"
+        f"{len(shared)} {noun}s appear in more than one split (first: {names[first]}, in "
+        f"{places}); run `einthoven prepare` to make the splits again, by patient"
     )
 
 
-def _split_of_records(splits: Mapping[str, Any]) -> dict[str, str]:
-    where: dict[str, str] = {}
-    for split in SPLITS:
+def _split_of_rows(splits: Mapping[str, Any], records: pd.Series[str]) -> np.ndarray:
+    """Each stored record's number in `SPLITS`, and -1 for those in none: ``(n,)`` int8."""
+    where = np.full(len(records), -1, np.int8)
+    unknown: list[str] = []
+    for number, split in enumerate(SPLITS):
         if split not in splits:
             raise SplitError(f"the splits lack {split!r}; run `einthoven prepare` to remake them")
-        for record in splits[split]:
-            if record in where:
-                raise SplitError(
-                    f"record {record} is listed in {where[record]} and in {split}; "
-                    "run `einthoven prepare` to remake the splits"
-                )
-            where[record] = split
+        rows = rows_of_records(records, splits[split])
+        unknown += [splits[split][position] for position in np.flatnonzero(rows < 0)]
+        rows = rows[rows >= 0]
+        again = rows[(where[rows] >= 0) | pd.Series(rows).duplicated().to_numpy()]
+        if len(again):
+            before = SPLITS[where[again[0]]] if where[again[0]] >= 0 else split
+            raise SplitError(
+                f"record {records.iloc[again[0]]} is listed in {before} and in {split}; "
+                "run `einthoven prepare` to remake the splits"
+            )
+        where[rows] = number
+    if unknown:
+        raise SplitError(
+            f"{len(unknown)} records of the splits are not in the store (first: {unknown[0]}); "
+            "run `einthoven prepare` to make splits for this store"
+        )
     return where
+
+
+def rows_of_records(records: pd.Series[str], names: Sequence[str]) -> np.ndarray:
+    """The row of each named record, -1 for those that are not there: ``(n,)`` int32.
+
+    Through Arrow, which looks a million names up without making an object of each.
+    """
+    kind = pa.large_string()
+    found = index_in(pa.array(names, kind), value_set=pa.array(records, kind))
+    rows = np.array(found.fill_null(-1), np.int32)
+    del found
+    pa.default_memory_pool().release_unused()
+    return rows
+
+
+def tell_records(manifest: pd.DataFrame, rows: np.ndarray) -> Iterator[str]:
+    """A JSON list of records and their labels, in pieces: as a whole it is larger than they are."""
+    columns = manifest[["record", "labels"]]
+    yield "["
+    for start in range(0, len(rows), RECORDS_PER_PIECE):
+        piece = columns.iloc[rows[start : start + RECORDS_PER_PIECE]]
+        told = [[str(r), list(labels)] for r, labels in piece.itertuples(index=False)]
+        yield (", " if start else "") + json.dumps(told)[1:-1]
+    yield "]"
 
 
 # Subsets ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from einthoven.errors import DataError
 from einthoven.files import Workspace
@@ -40,7 +41,7 @@ class WindowTable:
     """Where windows lie, one entry per window.
 
     Attributes:
-        record: ``(n,)`` index into the manifest.
+        record: ``(n,)`` index into the manifest; int32, as all four are.
         shard: ``(n,)`` index into `Store.shards`.
         row: ``(n,)`` row in the shard.
         n_valid: ``(n,)`` samples from the record; zeros follow them where the record was shorter
@@ -88,6 +89,10 @@ class Store:
         """Windows of all records together."""
         return len(self.all_windows)
 
+    def count_windows(self, record_indices: np.ndarray | Sequence[int]) -> int:
+        """Windows of some records together."""
+        return int(self._columns["n_windows"][np.asarray(record_indices, np.int64)].sum())
+
     @property
     def window_bytes(self) -> int:
         return self.n_leads * self.target_samples * 2
@@ -104,15 +109,18 @@ class Store:
 
     def window_table(self, record_indices: np.ndarray | Sequence[int]) -> WindowTable:
         """Where the windows of some records lie, in the order given."""
-        records = np.asarray(record_indices, np.int64)
-        counts = self._columns["n_windows"][records]
-        record = np.repeat(records, counts)
-        within = np.arange(len(record)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # A table of millions of windows is in memory for as long as a model trains on them.
+        records = np.asarray(record_indices, np.int32)
+        counts = self._columns["n_windows"][records].astype(np.int32)
+        record = records if (counts == 1).all() else np.repeat(records, counts)
+        first = np.cumsum(counts, dtype=np.int32) - counts
+        within = np.arange(len(record), dtype=np.int32) - np.repeat(first, counts)
+        n_samples = self._columns["n_samples"][record]
         return WindowTable(
             record=record,
             shard=self._columns["shard"][record],
-            row=self._columns["row"][record] + within,
-            n_valid=np.minimum(self._columns["n_samples"][record], self.target_samples),
+            row=self._columns["row"][record].astype(np.int32) + within,
+            n_valid=np.minimum(n_samples, self.target_samples).astype(np.int32),
         )
 
     def windows(self, index: int) -> np.ndarray:
@@ -190,7 +198,8 @@ class Store:
             name: self.manifest[name].to_numpy(np.int64)
             for name in ("row", "n_windows", "n_samples")
         }
-        columns["shard"] = pd.Index(self.shards).get_indexer(pd.Index(self.manifest["shard"]))
+        # Numbered as `shards` counts: in the order of their first record.
+        columns["shard"] = pd.factorize(self.manifest["shard"])[0].astype(np.int32)
         return columns
 
 
@@ -208,6 +217,8 @@ def open_store(workspace: Workspace) -> Store:
         raise DataError(
             f"{workspace.manifest_path} cannot be read ({error}); {PREPARE_HINT} to remake it"
         ) from error
+    # What Arrow needed to read it would stay with the process.
+    pa.default_memory_pool().release_unused()
     store = store_of_manifest(manifest, workspace.records_dir)
     check_shards(store)
     return store
@@ -361,15 +372,14 @@ def label_matrix(manifest: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
         DataError: a record carries a label that is not among ``labels``.
     """
     matrix = np.zeros((len(manifest), len(labels)), np.float32)
-    carried = [list(names) for names in manifest["labels"]]
-    rows = np.repeat(np.arange(len(carried)), [len(names) for names in carried])
-    flat = [name for names in carried for name in names]
-    columns = pd.Index(list(labels)).get_indexer(pd.Index(flat, dtype=object))
-    if (columns < 0).any():
-        unknown = flat[int(np.argmin(columns))]
+    column = {label: number for number, label in enumerate(labels)}
+    try:
+        for row, names in enumerate(manifest["labels"]):
+            for name in names:
+                matrix[row, column[name]] = 1
+    except KeyError as error:
         raise DataError(
-            f"label {unknown!r} of the manifest is not one of {', '.join(labels)}; "
+            f"label {error.args[0]!r} of the manifest is not one of {', '.join(labels)}; "
             "prepare the store again with the label set that is used here"
-        )
-    matrix[rows, columns] = 1
+        ) from None
     return matrix

@@ -1,98 +1,154 @@
 """The training loop, as a table of contents.
 
 Randomness is a function of (seed, epoch, record) or (seed, step), never of what ran before, so two
-runs with one seed end with the same weights, and so does one that was stopped between two epochs.
+runs with one seed end with the same weights, and so does one that was killed and gone on with.
 """
 
 from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from einthoven.batches import Batch, plan_epoch, training_batches
 from einthoven.checkpoint import read_checkpoint, write_checkpoint
 from einthoven.console import log, plural, progress
-from einthoven.errors import DataError
-from einthoven.files import stamp_step, write_json
-from einthoven.inference import choose_device, predict_windows
-from einthoven.metrics import (
-    auroc,
-    best_f1_thresholds,
-    decide,
-    f1_scores,
-    label_accuracy,
-    macro_auroc,
-    macro_f1,
-    precision_scores,
-    recall_scores,
-    subset_accuracy,
-    weighted_f1,
+from einthoven.distributed import (
+    joined_processes,
+    largest_of_processes,
+    own_device,
+    share_of,
+    wait_for_processes,
 )
-from einthoven.objective import learning_rate_factor, probability_loss, summed_loss
-from einthoven.run_state import TrainState, describe_run, new_state, resume_or_start, save_epoch
+from einthoven.errors import MemoryShortage, RunStopped
+from einthoven.files import stamp_step, write_json
+from einthoven.inference import choose_device
+from einthoven.interruption import StopRequest, held_signals
+from einthoven.resources import is_out_of_memory, peak_memory_mb
+from einthoven.run_folder import is_finished, run_inputs
+from einthoven.run_state import (
+    TrainState,
+    clear_old_run,
+    describe_run,
+    new_state,
+    place_in_run,
+    resume_or_start,
+    save_epoch,
+    save_state,
+)
 from einthoven.runs import (
     Run,
-    SplitData,
     check_store_settings,
     chosen_records,
     data_fingerprint,
-    is_finished,
     is_mapping_newer,
     open_run,
-    run_inputs,
+    step_bounds,
 )
 from einthoven.settings import Settings
+from einthoven.shortage import accumulated_batches, make_room
 from einthoven.splits import check_splits, read_splits
+from einthoven.step import micro_batches, train_step
 from einthoven.store import open_store
+from einthoven.tally import MAX_SKIPPED_IN_A_ROW, diverged_error
+from einthoven.tracking.trackers import Trackers, open_trackers, parse_tracking
+from einthoven.validation import predict_validation, validate, validation_thresholds
 
 DRY_RUN_STEPS = 10
+
+# Steps between two looks at numbers of the device. On a GPU a look waits for all that is queued;
+# on a CPU there is nothing to wait for.
+STEPS_PER_LOOK = {"cpu": 1, "cuda": 25, "mps": 25}
 
 
 def train_production(settings: Settings, origins: Mapping[str, str] | None = None) -> None:
     """Train on the train split, keep the epoch that scores best on the validation split.
 
     Writes ``best_model.pth``, ``last_checkpoint.pth``, ``training_history.json`` and one
-    ``metrics_epoch_*.json`` per epoch into the run's checkpoints folder. A run that was stopped
-    goes on after its last finished epoch; one that is finished is left alone.
+    ``metrics_epoch_*.json`` per epoch into the run's checkpoints folder. A run that was stopped,
+    at whatever moment, goes on where it last saved and ends with the same bits (on a CPU); one that
+    is finished is left alone. Under ``torchrun`` all processes train one model.
 
     Raises:
         SplitError: the splits share a patient.
-        DataError: there is no store, it was prepared with other settings, or a split has no record.
+        DataError: there is no store, it was prepared with other settings, a split has no record, or
+            ten steps in a row had a gradient that was not finite.
         CheckpointError: the run's folder holds a run with other settings.
+        MemoryShortage: a batch does not fit; says what would.
+        RunStopped: Ctrl-C or SIGTERM came; the state is saved.
+        ConfigError: a tracker that is asked for is not installed, or settings do not go together.
     """
+    parse_tracking(settings.tracking)
     store = open_store(settings.workspace)
     splits = read_splits(settings.workspace.splits_path)
     check_splits(splits, store.manifest)
     check_store_settings(settings, store, splits)
     if is_mapping_newer(settings.workspace):
         log.warning("The labels have changed since the store was made; run `einthoven prepare`")
-    device = choose_device(settings.device)
     chosen = chosen_records(settings, store, splits)
     data = data_fingerprint(store, chosen)
-    inputs = run_inputs(settings, data, device)
-    if not settings.dry_run and is_finished(settings, inputs):
-        return
-    run = open_run(settings, store, chosen, data, device)
-    state = new_state(run)
-    keep_freed_memory()
-    if settings.dry_run:
-        dry_run(run, state)
-        return
+    with joined_processes() as processes:
+        device = own_device(choose_device(settings.device), processes)
+        inputs = run_inputs(settings, data, device)
+        if not settings.dry_run and is_finished(settings, inputs):
+            return
+        run = open_run(settings, store, chosen, data, device, processes)
+        state = new_state(run)
+        keep_freed_memory()
+        if settings.dry_run:
+            dry_run(run, state)
+            return
+        begin_run(run, state, inputs, origins or {})
+        with run_trackers(run, state) as trackers:
+            with held_signals() as request:
+                train_epochs(run, state, inputs, request, trackers)
+            finish_run(run, state, inputs)
+            trackers.log_model(run.workspace.best_model_path, state.best_epoch)
+
+
+def begin_run(
+    run: Run, state: TrainState, inputs: Mapping[str, Any], origins: Mapping[str, str]
+) -> None:
+    """Go on with a stopped run or start a new one, and say what run this is."""
+    wait_for_processes(run.processes)
+    if run.processes.is_first:
+        clear_old_run(run)
+    wait_for_processes(run.processes)
     resume_or_start(run, state, inputs)
-    write_json(settings.workspace.checkpoints_dir / "run.json", describe_run(run, origins or {}))
-    while state.epoch < run.n_epochs and not state.is_stalled(settings.early_stop_patience):
-        row = train_epoch(run, state) | validate(run, state)
-        improved = state.finish_epoch(row, settings.best_metric)
+    if run.processes.is_first:
+        path = run.workspace.checkpoints_dir / "run.json"
+        write_json(path, describe_run(run, origins))
+
+
+def run_trackers(run: Run, state: TrainState) -> Trackers:
+    """The trackers of this run; only the first process tells anyone."""
+    return open_trackers(run.settings, state.history) if run.processes.is_first else Trackers()
+
+
+def train_epochs(
+    run: Run,
+    state: TrainState,
+    inputs: Mapping[str, Any],
+    request: StopRequest,
+    trackers: Trackers,
+) -> None:
+    """Train until the last epoch, or until patience ends; save after each."""
+
+    def after_look() -> None:
+        save_or_stop(run, state, inputs, request)
+
+    while state.epoch < run.n_epochs and not state.is_stalled(run.settings.early_stop_patience):
+        row = train_epoch(run, state, after_look) | validate(run, state.predictor)
+        improved = state.finish_epoch(row, run.settings.best_metric)
         save_epoch(run, state, inputs, improved)
+        trackers.log_epoch(state.history[-1])
         log.info(epoch_line(run, state, improved))
-    finish_run(run, state, inputs)
+        stop_if_asked(run, state, request)
 
 
 # glibc's names for them, from malloc.h.
@@ -114,103 +170,153 @@ def keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-# Steps ------------------------------------------------------------------------------------------
+# An epoch ---------------------------------------------------------------------------------------
 
 
-def train_epoch(run: Run, state: TrainState) -> dict[str, Any]:
-    """One pass over the training split; returns its part of the history row."""
-    started = time.perf_counter()
-    state.model.train()
-    steps = progress(
-        accumulation_groups(run, state.epoch),
-        desc=f"Epoch {state.epoch + 1}/{run.n_epochs}",
-        total=run.steps_per_epoch,
-        unit="steps",
-    )
-    totals = [train_step(run, state, group, n_records) for group, n_records in steps]
-    # The only wait for the device in an epoch: reading a number earlier would stall it each time.
-    sums = torch.stack(totals).cpu().double().sum(0)
-    loss, right, norm = (sums / len(run.train.records)).tolist()
-    if not np.isfinite(loss):
-        raise DataError(
-            f"the loss of epoch {state.epoch + 1} is not finite; lower LR (now {run.settings.lr}) "
-            "or set CLIP_NORM, and look for extreme values with `einthoven check`"
-        )
-    seconds = time.perf_counter() - started
+def train_epoch(
+    run: Run, state: TrainState, after_look: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """The rest of one pass over the training split; returns its part of the history row.
+
+    Args:
+        after_look: called whenever the epoch's figures are up to date, between two steps.
+    """
+    state.parallel.train()
+    while state.step_in_epoch < run.steps_per_epoch:
+        try:
+            train_steps(run, state, after_look)
+        except MemoryShortage:
+            make_room(run, state)
     return {
-        "train_loss": loss,
-        "train_accuracy": right,
-        "gradient_norm": norm,
+        **state.tally.row(),
         "lr": state.optimizer.param_groups[0]["lr"],
-        "seconds": seconds,
-        "records_per_s": len(run.train.records) / seconds,
+        "batch_size": state.batch_size,
+        "grad_accum_steps": accumulated_batches(run, state.batch_size),
+        **peak_memory_mb(run.device),
     }
 
 
-def accumulation_groups(run: Run, epoch: int) -> Iterator[tuple[Iterator[Batch], int]]:
-    """The batches of each optimizer step, and how many records they hold together."""
-    plan = plan_epoch(run.train.listed, run.input.crop, run.settings.seed, epoch)
+def train_steps(run: Run, state: TrainState, after_look: Callable[[], None]) -> None:
+    """Take the epoch's steps from where it stands.
+
+    Raises:
+        MemoryShortage: a batch does not fit; the steps before it are counted.
+        DataError: too many steps in a row had to be left out.
+    """
+    before = time.perf_counter() - state.tally.seconds
+    unread: list[tuple[torch.Tensor, np.ndarray]] = []
+    steps = progress(
+        steps_of_epoch(run, state), desc=f"Epoch {state.epoch + 1}/{run.n_epochs}",
+        total=run.steps_per_epoch, first=state.step_in_epoch, unit="steps",
+        status=lambda: live_status(run, state),
+    )  # fmt: skip
+    for records, parts, batches in steps:
+        figures = try_step(run, state, batches, len(parts), len(records))
+        if figures is not None:
+            unread.append((figures, records))
+            state.step_in_epoch += 1
+        is_end = figures is None or state.step_in_epoch == run.steps_per_epoch
+        if len(unread) >= STEPS_PER_LOOK[run.device.type] or is_end:
+            look_at_figures(run, state, unread)
+            state.tally.seconds = time.perf_counter() - before
+            after_look()
+        if figures is None:
+            raise MemoryShortage(f"a batch of {state.batch_size} records does not fit")
+
+
+def try_step(
+    run: Run, state: TrainState, batches: Iterator[Batch], n_batches: int, n_records: int
+) -> torch.Tensor | None:
+    """A step's figures, or None where memory ran out."""
+    # Not handled within `except`: the error holds every tensor of the step that failed.
+    try:
+        return train_step(run, state, batches, n_batches, n_records)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
+Step = tuple[np.ndarray, list[np.ndarray], Iterator[Batch]]
+
+
+def steps_of_epoch(run: Run, state: TrainState) -> Iterator[Step]:
+    """From where the epoch stands, each step's records, their parts, and these as batches."""
+    plan = plan_epoch(run.train.listed, run.input.crop, run.settings.seed, state.epoch)
+    bounds = step_bounds(len(plan.order), run.records_per_step)[state.step_in_epoch :]
+    steps = [plan.order[start:stop] for start, stop in pairwise(bounds)]
+    parts = [micro_batches(records, state.batch_size) for records in steps]
     batches = training_batches(
         run.train.source,
         run.train.listed,
         plan,
-        batch_size=run.batch_size,
+        [share_of(records, run.processes) for step in parts for records in step],
         crop=run.input.crop,
         n_workers=run.settings.num_workers,
     )
-    together = run.settings.grad_accum_steps
-    for start in range(0, len(run.chunk_sizes), together):
-        sizes = run.chunk_sizes[start : start + together]
-        yield islice(batches, len(sizes)), sum(sizes)
+    for records, step in zip(steps, parts, strict=True):
+        yield records, step, islice(batches, len(step))
 
 
-def train_step(run: Run, state: TrainState, group: Iterator[Batch], n_records: int) -> torch.Tensor:
-    """One optimizer step over a group of batches.
+def look_at_figures(
+    run: Run, state: TrainState, unread: list[tuple[torch.Tensor, np.ndarray]]
+) -> None:
+    """Read what steps have left on the device, and count it; the only wait for the device.
 
-    Returns:
-        ``(3,)`` on the device: summed loss, right answers, and gradient norm times records.
+    Raises:
+        DataError: too many steps in a row had a gradient that was not finite.
     """
-    set_learning_rate(run, state)
-    torch.manual_seed(run.settings.seed * 1_000_003 + state.step)
-    totals = torch.zeros(3, device=run.device)
-    for batch in group:
-        x_BLS = run.input.prepare(batch.signal, batch.n_valid)
-        targets = torch.from_numpy(run.train.targets[batch.records]).to(run.device)
-        with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-            logits = state.model(x_BLS)
-        loss = summed_loss(logits.float(), targets, run.single, run.weights)
-        state.scaler.scale(loss / n_records).backward()  # type: ignore[no-untyped-call]
-        totals[0] += loss.detach()
-        totals[1] += right_answers(logits.detach(), targets, run.single)
-    state.scaler.unscale_(state.optimizer)
-    limit = run.settings.clip_norm or float("inf")
-    totals[2] = nn.utils.clip_grad_norm_(state.model.parameters(), limit) * n_records
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    return totals
+    if not unread:
+        return
+    figures = torch.stack([figures for figures, _ in unread]).cpu().tolist()
+    for row, (_, records) in zip(figures, unread, strict=True):
+        state.tally.add(row, len(records))
+        if state.tally.n_skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            path = write_not_finite(run, state, records, row)
+            raise diverged_error(run.settings.lr, state.epoch + 1, path)
+    unread.clear()
 
 
-def set_learning_rate(run: Run, state: TrainState) -> None:
-    """Set the learning rate of this step."""
-    n_steps = run.steps_per_epoch * run.n_epochs
-    factor = learning_rate_factor(run.settings.scheduler_type, state.step, n_steps)
-    for group in state.optimizer.param_groups:
-        group["lr"] = run.settings.lr * factor
+def write_not_finite(run: Run, state: TrainState, records: np.ndarray, figures: list[float]) -> str:
+    """Write which records the last step held that had to be left out; returns where."""
+    path = run.workspace.checkpoints_dir / "not_finite.json"
+    loss, _, norm, _ = figures
+    names = run.store.manifest["record"].iloc[run.train.records[records]].tolist()
+    facts = {"epoch": state.epoch + 1, "step": state.step, "records": names}
+    if run.processes.is_first:
+        write_json(path, facts | {"loss": str(loss), "gradient_norm": str(norm)})
+    return str(path)
 
 
-def right_answers(logits: torch.Tensor, targets: torch.Tensor, single: bool) -> torch.Tensor:
-    """Records answered rightly; with several labels, each counts its share."""
-    if single:
-        return (logits.argmax(-1) == targets.argmax(-1)).sum()
-    return ((logits > 0) == (targets > 0.5)).float().mean(-1).sum()
+def save_or_stop(
+    run: Run, state: TrainState, inputs: Mapping[str, Any], request: StopRequest
+) -> None:
+    """Between two steps: save when it is time to, and stop when somebody has asked for it."""
+    minutes = run.settings.checkpoint_minutes
+    is_due = 0 < minutes <= (time.monotonic() - state.saved_at) / 60
+    is_asked = largest_of_processes(request.signal_number, run.processes)
+    if is_due or is_asked:
+        save_state(run, state, inputs)
+    stop_if_asked(run, state, request)
+
+
+def stop_if_asked(run: Run, state: TrainState, request: StopRequest) -> None:
+    """Leave, now that the state is saved, if a signal has asked for it."""
+    signal_number = largest_of_processes(request.signal_number, run.processes)
+    if signal_number:
+        raise RunStopped(
+            f"stopped {place_in_run(run, state)}, and saved; the same command goes on from here",
+            exit_code=128 + signal_number,
+        )
 
 
 def dry_run(run: Run, state: TrainState) -> None:
     """Ten steps, to see that everything works; nothing is written."""
-    groups = islice(accumulation_groups(run, 0), DRY_RUN_STEPS)
-    losses = [float(train_step(run, state, group, n)[0]) / n for group, n in groups]
+    state.parallel.train()
+    losses = []
+    for records, parts, batches in islice(steps_of_epoch(run, state), DRY_RUN_STEPS):
+        figures = train_step(run, state, batches, len(parts), len(records))
+        losses.append(float(figures[0]) / len(records))
     log.info(
         "Dry run: %s, loss %.3f -> %.3f; nothing was written",
         plural(len(losses), "step"),
@@ -219,54 +325,29 @@ def dry_run(run: Run, state: TrainState) -> None:
     )
 
 
-# Validation -------------------------------------------------------------------------------------
+# What a person sees -----------------------------------------------------------------------------
 
 
-def validate(run: Run, state: TrainState) -> dict[str, Any]:
-    """Score the validation split; returns its part of the history row.
-
-    Decisions of several labels use each class's threshold of best F1 on this very split: good for
-    comparing epochs, too good to report.
-    """
-    targets = run.val.targets
-    probabilities = predict_split(run, state.model, run.val)
-    thresholds = best_f1_thresholds(targets, probabilities)
-    decisions = decide(probabilities, thresholds, run.single)
-    per_class = zip(
-        run.labels,
-        precision_scores(targets, decisions).tolist(),
-        recall_scores(targets, decisions).tolist(),
-        f1_scores(targets, decisions).tolist(),
-        auroc(targets, probabilities).tolist(),
-        targets.sum(0).astype(int).tolist(),
-        strict=True,
-    )
-    names = ("precision", "recall", "f1", "auroc", "support")
-    return {
-        "val_loss": probability_loss(targets, probabilities, run.single),
-        "val_accuracy": (subset_accuracy if run.single else label_accuracy)(targets, decisions),
-        "val_f1_macro": macro_f1(targets, decisions),
-        "val_f1_weighted": weighted_f1(targets, decisions),
-        "val_auroc_macro": macro_auroc(targets, probabilities),
-        "val_per_class": {
-            label: dict(zip(names, scores, strict=True)) for label, *scores in per_class
-        },
-    }
-
-
-def predict_split(run: Run, model: nn.Module, split: SplitData) -> np.ndarray:
-    """Probabilities ``(n, C)`` of a split's records."""
-    return predict_windows(model, run.input, run.single, split.source, split.listed)
+def live_status(run: Run, state: TrainState) -> str:
+    """Loss so far, the last epoch's F1, learning rate and speed."""
+    tally = state.tally
+    last = f"  F1 {state.history[-1]['val_f1_macro']:.3f}" if state.history else ""
+    speed = tally.n_records / tally.seconds if tally.seconds else 0
+    lr = state.optimizer.param_groups[0]["lr"]
+    return f"loss {tally.mean_loss:.4f}{last}  lr {lr:.1e}  {speed:,.0f} records/s"
 
 
 def epoch_line(run: Run, state: TrainState, improved: bool) -> str:
     """One line for the log."""
     row = state.history[-1]
+    skipped = row["skipped_steps"]
     return (
         f"Epoch {state.epoch:>3}/{run.n_epochs}  loss {row['train_loss']:.4f}  "
         f"val loss {row['val_loss']:.4f}  F1 {row['val_f1_macro']:.3f}  "
         f"AUROC {row['val_auroc_macro']:.3f}  lr {row['lr']:.1e}  "
-        f"{row['records_per_s']:,.0f} records/s" + ("  best so far" if improved else "")
+        f"{row['records_per_s']:,.0f} records/s"
+        + (f"  {plural(skipped, 'step')} left out, gradient not finite" if skipped else "")
+        + ("  best so far" if improved else "")
     )
 
 
@@ -275,19 +356,23 @@ def epoch_line(run: Run, state: TrainState, improved: bool) -> str:
 
 def finish_run(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
     """Set the best model's thresholds on the validation split, and stamp the run as finished."""
-    values = read_checkpoint(run.workspace.best_model_path)
-    state.model.load_state_dict(values["weights"])
-    if not run.single:
-        probabilities = predict_split(run, state.model, run.val)
-        thresholds = best_f1_thresholds(run.val.targets, probabilities)
-        values["thresholds"] = dict(zip(run.labels, thresholds.tolist(), strict=True))
-    write_checkpoint(run.workspace.best_model_path, values)
-    stamp_step(run.workspace.step_path("train"), inputs)
+    path = run.workspace.best_model_path
+    wait_for_processes(run.processes)
+    values = read_checkpoint(path)
+    state.predictor.load_state_dict(values["weights"])
+    values["thresholds"] = validation_thresholds(run, predict_validation(run, state.predictor))
+    if state.average is not None:
+        state.model.load_state_dict(values["raw_weights"])
+        values["raw_validation"] = validate(run, state.model)
+    wait_for_processes(run.processes)
+    if run.processes.is_first:
+        write_checkpoint(path, values)
+        stamp_step(run.workspace.step_path("train"), inputs)
     log.info(
         "Best epoch %d of %d (validation %s %.3f): %s",
         state.best_epoch,
         state.epoch,
         run.settings.best_metric,
         state.best_score,
-        run.workspace.best_model_path,
+        path,
     )

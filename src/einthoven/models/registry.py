@@ -12,11 +12,28 @@ from typing import Any
 from torch import nn
 
 from einthoven.errors import ConfigError
+from einthoven.models.cnn2d import Cnn2d
+from einthoven.models.convnext1d import ConvNext1d
+from einthoven.models.crnn import Crnn
+from einthoven.models.inception1d import Inception1d
+from einthoven.models.patch_transformer import PatchTransformer
 from einthoven.models.resnet1d import ResNet1d
+from einthoven.models.s4d import S4d
+from einthoven.models.se_resnet1d import SeResNet1d
+from einthoven.models.xresnet1d import xresnet1d50, xresnet1d101
 from einthoven.settings import did_you_mean
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet1d_wang": ResNet1d,
+    "xresnet1d50": xresnet1d50,
+    "xresnet1d101": xresnet1d101,
+    "inception1d": Inception1d,
+    "se_resnet1d": SeResNet1d,
+    "crnn": Crnn,
+    "s4d": S4d,
+    "convnext1d": ConvNext1d,
+    "patch_transformer": PatchTransformer,
+    "cnn2d": Cnn2d,
 }
 
 

@@ -106,6 +106,28 @@ def _run_warnings(files: RunFiles) -> list[str]:
         warnings.append(f"A {mode} run, on a part of the records: it shows that the line works.")
     if files.metrics is not None and files.metrics.get("model") != files.model_digest:
         warnings.append("The model file has changed since these scores; run `einthoven evaluate`.")
+    return warnings + _training_warnings(files)
+
+
+def _training_warnings(files: RunFiles) -> list[str]:
+    if files.run is None or not files.history:
+        return []
+    warnings = []
+    device = files.run.get("hardware", {}).get("device", "")
+    name = "batch_size_gpu" if device.startswith("cuda") else "batch_size_cpu"
+    wished = files.run["settings"].get(name, 0)
+    smallest = min(row.get("batch_size", wished) for row in files.history)
+    if smallest < wished:
+        warnings.append(
+            f"Memory ran out in training: batches were cut from {wished} to {smallest} records, as "
+            "many to a step as before. Batch statistics differ from those of a machine that has "
+            "the memory, and so do the bits of the result."
+        )
+    skipped = sum(row.get("skipped_steps") or 0 for row in files.history)
+    if skipped:
+        warnings.append(
+            f"{plural(skipped, 'training step')} left out: loss or gradient was not finite."
+        )
     return warnings
 
 

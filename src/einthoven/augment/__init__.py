@@ -1,0 +1,1 @@
+"""Augmentations: batched, seeded, and for training only."""

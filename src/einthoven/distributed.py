@@ -1,0 +1,166 @@
+"""Several processes that train one model: what they say to each other.
+
+``torchrun`` starts them and says by environment variables which is which; without it there is one
+process, and every function here is free. Gloo carries what lies on the host, NCCL what lies on a
+CUDA GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from einthoven.errors import ConfigError, ProcessLost
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of this job, and which of them this is.
+
+    Attributes:
+        rank: of this process, from 0.
+        count: of all processes.
+        local_rank: among those on this machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+
+ALONE = Processes()
+
+
+def processes_here() -> Processes:
+    """What ``torchrun`` says of this process; one alone where it says nothing."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    given = [os.environ.get(name, "") for name in names]
+    if not given[0] or not given[1]:
+        return ALONE
+    try:
+        rank, count, local_rank = (int(value or "0") for value in given)
+    except ValueError:
+        said = ", ".join(f"{name}={value}" for name, value in zip(names, given, strict=True))
+        raise ConfigError(
+            f"{said}: not whole numbers; start several processes with torchrun"
+        ) from None
+    return Processes(rank, count, local_rank)
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Join this job's other processes, and take leave of them at the end.
+
+    Raises:
+        ProcessLost: one of them has died.
+    """
+    processes = processes_here()
+    if processes.count == 1:
+        yield processes
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend)
+    try:
+        yield processes
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        raise ProcessLost(
+            f"process {processes.rank} of {processes.count} has lost another one of this job, "
+            "which has died or cannot be reached; if it said why, that stands above. "
+            "The same command goes on from the last save"
+        ) from error
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone."""
+    said = str(error).lower()
+    words = ("connection", "peer", "nccl", "gloo", "timed out", "socket")
+    return isinstance(error, distributed.DistBackendError) or any(word in said for word in words)
+
+
+def share_of(records: np.ndarray, processes: Processes) -> np.ndarray:
+    """The records of a batch that this process computes.
+
+    >>> share_of(np.arange(5), Processes(rank=1, count=2))
+    array([1, 3])
+    """
+    return records[processes.rank :: processes.count]
+
+
+def parallel_model(model: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
+    """The model as its processes train it together; itself where there is one process."""
+    if processes.count == 1:
+        return model
+    ids = [device.index or 0] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids)
+
+
+def sum_over_processes(values: torch.Tensor, processes: Processes) -> torch.Tensor:
+    """The sum of a tensor over all processes, on each of them."""
+    if processes.count > 1:
+        distributed.all_reduce(values)
+    return values
+
+
+def largest_of_processes(value: int, processes: Processes) -> int:
+    """The largest of a number over all processes, so that they decide alike."""
+    if processes.count == 1:
+        return value
+    held = torch.tensor([value])
+    distributed.all_reduce(held, distributed.ReduceOp.MAX)
+    return int(held)
+
+
+def gather_shares(rows: np.ndarray, n_rows: int, processes: Processes) -> np.ndarray:
+    """Put together the rows of which each process has its `share_of`.
+
+    Args:
+        rows: ``(share, C)`` of this process.
+        n_rows: of all processes together.
+
+    Returns:
+        ``(n_rows, C)``, the same on every process.
+    """
+    if processes.count == 1:
+        return rows
+    parts: list[np.ndarray | None] = [None] * processes.count
+    distributed.all_gather_object(parts, rows)
+    whole = np.empty((n_rows, rows.shape[1]), rows.dtype)
+    for rank, part in enumerate(parts):
+        whole[rank :: processes.count] = part
+    return whole
+
+
+def own_device(device: torch.device, processes: Processes) -> torch.device:
+    """This process's own GPU, where several share a machine."""
+    if processes.count == 1 or device.type != "cuda":
+        return device
+    return torch.device("cuda", processes.local_rank)
+
+
+def share_buffers(model: nn.Module, processes: Processes) -> None:
+    """Give every process the first one's batch statistics; each had made its own."""
+    if processes.count > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+def wait_for_processes(processes: Processes) -> None:
+    """Wait until every process has come this far."""
+    if processes.count > 1:
+        distributed.barrier()

@@ -1,0 +1,94 @@
+"""Which records of a split show best what a model does: its best, its worst, and one of each class.
+
+A pure function of predictions and seed, so that the same run shows the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from einthoven.console import plural
+
+# Of more classes than this, those that the split holds most records of get an example.
+MOST_CLASSES_WITH_EXAMPLE = 8
+
+
+def choose_example_records(
+    predictions: pd.DataFrame, labels: Sequence[str], thresholds: Mapping[str, float], seed: int
+) -> dict[int, list[str]]:
+    """The most confident right decision, the worst errors, the least certain, one of each class.
+
+    The first four are picked for what they are; those of the classes are drawn at random, so that
+    they say how the model does as a rule.
+
+    Args:
+        predictions: of one split, with ``label_``, ``decision_`` and ``probability_`` columns for
+            each of the labels.
+        labels: the model's.
+        thresholds: label to the probability from which it is decided; empty where the likeliest is.
+        seed: of the draw.
+
+    Returns:
+        Row of ``predictions`` to what it shows, in words; a row may show several things.
+    """
+    truth = predictions[[f"label_{label}" for label in labels]].to_numpy() > 0
+    decided = predictions[[f"decision_{label}" for label in labels]].to_numpy() > 0
+    probability = predictions[[f"probability_{label}" for label in labels]].to_numpy(float)
+    chosen: dict[int, list[str]] = {}
+    extremes = [
+        _best_decision(truth, decided, probability),
+        _worst_label(decided & ~truth, probability, labels, "the most confident false alarm"),
+        _worst_label(truth & ~decided, 1 - probability, labels, "the most clearly missed label"),
+        _least_certain(probability, [thresholds[label] for label in labels if thresholds]),
+    ]
+    for row, shows in [*filter(None, extremes), *_draw_of_classes(truth, labels, seed)]:
+        chosen.setdefault(row, []).append(shows)
+    return chosen
+
+
+def _best_decision(
+    truth: np.ndarray, decided: np.ndarray, probability: np.ndarray
+) -> tuple[int, str] | None:
+    """A record counts as confident as its least certain true label."""
+    is_right = (truth == decided).all(axis=1) & truth.any(axis=1)
+    confidence = np.where(is_right, np.where(truth, probability, 1).min(axis=1), -1)
+    if not is_right.any():
+        return None
+    return int(confidence.argmax()), "the most confident right decision"
+
+
+def _worst_label(
+    is_wrong: np.ndarray, how_wrong: np.ndarray, labels: Sequence[str], name: str
+) -> tuple[int, str] | None:
+    if not is_wrong.any():
+        return None
+    row, c = np.unravel_index(np.where(is_wrong, how_wrong, -1).argmax(), is_wrong.shape)
+    return int(row), f"{name}: {labels[int(c)]}"
+
+
+def _least_certain(probability: np.ndarray, limits: Sequence[float]) -> tuple[int, str] | None:
+    """Nearest to another decision: to a threshold, or to the second likeliest label."""
+    if not len(probability):
+        return None
+    if limits:
+        distance = np.abs(probability - np.array(limits)).min(axis=1)
+    else:
+        ranked = np.sort(probability, axis=1)
+        distance = ranked[:, -1] - ranked[:, -2:].min(axis=1)
+    return int(distance.argmin()), "the least certain decision"
+
+
+def _draw_of_classes(truth: np.ndarray, labels: Sequence[str], seed: int) -> list[tuple[int, str]]:
+    counts = truth.sum(axis=0)
+    commonest = set(np.argsort(-counts, kind="stable")[:MOST_CLASSES_WITH_EXAMPLE].tolist())
+    drawn = []
+    for c, label in enumerate(labels):
+        if c in commonest and counts[c]:
+            # A class's draw does not hang on how many other classes there are.
+            row = np.random.default_rng([seed, c]).choice(np.flatnonzero(truth[:, c]))
+            n = plural(int(counts[c]), "record")
+            drawn.append((int(row), f"drawn at random from {n} of {label}"))
+    return drawn

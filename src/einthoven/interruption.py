@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM, held back until the step in hand is done and the state is saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from einthoven.console import log
+
+# What clusters, containers and terminals send to end a program.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody has asked this process to stop.
+
+    Attributes:
+        signal_number: of the first signal that came, or 0.
+    """
+
+    signal_number: int = 0
+
+    def receive(self, signal_number: int, frame: FrameType | None) -> None:
+        """Note the signal; a second Ctrl-C does not wait for the step any more."""
+        if self.signal_number and signal_number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.signal_number:
+            self.signal_number = signal_number
+            log.warning("Stopping after this step (once more Ctrl-C: at once, unsaved)")
+
+
+@contextmanager
+def held_signals() -> Iterator[StopRequest]:
+    """Within, signals that would end the process only leave a note.
+
+    Outside the main thread, where Python takes no signals, nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,75 @@
+"""Train a model without batch statistics, as one of several processes; for tests.
+
+torchrun --nproc-per-node N tests/parallel_run.py ROOT RUN_NAME [DIES_AT_STEP]
+
+With DIES_AT_STEP the second process kills itself at that step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from einthoven import training
+from einthoven.cli import report_error
+from einthoven.console import setup_logging
+from einthoven.errors import EinthovenError
+from einthoven.models.registry import MODELS
+from einthoven.settings import Settings
+
+
+class PlainNet(nn.Module):
+    """A convolution and a linear head: nothing in it knows its batch."""
+
+    def __init__(self, n_leads: int, n_classes: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(n_leads, 8, 25, 5)
+        self.head = nn.Linear(8, n_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.convolution(x).relu().amax(-1))
+        return logits
+
+
+def settings_of(root: Path, run_name: str, **changes: Any) -> Settings:
+    usual = {
+        "epochs": 3, "batch_size_cpu": 16, "grad_accum_steps": 2, "crop_samples": 100, "lr": 0.003,
+        "target_samples": 200, "device": "cpu", "early_stop_patience": 0, "ema_decay": 0.9,
+        "tracking": "none", "checkpoint_minutes": 1e-6,
+    }  # fmt: skip
+    return Settings(root=root, run_name=run_name, **(usual | changes))
+
+
+def die_at(step_number: int) -> None:
+    real = training.train_step
+
+    def replaced(run: Any, state: Any, *given: Any) -> torch.Tensor:
+        if state.step == step_number and run.processes.rank == 1:
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+        return real(run, state, *given)
+
+    training.train_step = replaced
+
+
+def main() -> int:
+    root, run_name, *dies = sys.argv[1:]
+    torch.set_num_threads(1)
+    setup_logging()
+    MODELS["resnet1d_wang"] = PlainNet
+    if dies:
+        die_at(int(dies[0]))
+    try:
+        training.train_production(settings_of(Path(root), run_name))
+    except EinthovenError as error:
+        return report_error(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Several processes train one model as one process would."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from parallel_run import settings_of
+from stores import write_tiny_store
+
+from einthoven.checkpoint import read_checkpoint
+from einthoven.distributed import ALONE, Processes, processes_here, share_of
+from einthoven.errors import ConfigError
+from einthoven.files import read_json
+from einthoven.runs import check_settings_together
+from einthoven.settings import Settings
+
+SCRIPT = Path(__file__).with_name("parallel_run.py")
+CPU = torch.device("cpu")
+
+
+def train(root, run_name, *words, n_processes=1):
+    """Train in processes of their own; returns how that ended."""
+    environment = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
+    started = [sys.executable]
+    if n_processes > 1:
+        started += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        started.append(str(n_processes))
+    return subprocess.run(
+        [*started, str(SCRIPT), str(root), run_name, *words],
+        capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=120,
+        check=False,
+    )  # fmt: skip
+
+
+def curve(root, run_name, name="train_loss"):
+    path = settings_of(root, run_name).workspace.checkpoints_dir / "training_history.json"
+    return [row[name] for row in read_json(path)]
+
+
+def final_weights(root, run_name):
+    folder = settings_of(root, run_name).workspace.checkpoints_dir
+    return read_checkpoint(folder / "last_checkpoint.pth")["state"]["weights"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A store, and a run by one process and by two of the same global batch."""
+    folder = tmp_path_factory.mktemp("parallel")
+    write_tiny_store(folder)
+    for run_name, n_processes in (("one", 1), ("two", 2)):
+        done = train(folder, run_name, n_processes=n_processes)
+        assert done.returncode == 0, done.stderr
+        (folder / f"{run_name}.log").write_text(done.stderr)
+    return folder
+
+
+def test_two_processes_give_the_loss_curve_of_one(root):
+    for name in ("train_loss", "train_accuracy", "gradient_norm", "val_loss", "val_auroc_macro"):
+        np.testing.assert_allclose(curve(root, "two", name), curve(root, "one", name), rtol=1e-5)
+    one, two = final_weights(root, "one"), final_weights(root, "two")
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_first_process_prints(root):
+    log = (root / "two.log").read_text()
+    assert log.count("Training resnet1d_wang") == 1
+    assert log.count("Epoch   3/3") == 1
+
+
+def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_with_one(root):
+    died = train(root, "dies", "3", n_processes=2)
+    assert died.returncode != 0
+    assert died.stderr.count("has lost another one of this job") == 1
+    assert "The same command goes on from the last save" in died.stderr
+    went_on = train(root, "dies")
+    assert "Going on in epoch 2 of 3, after step 1 of 2" in went_on.stderr
+    assert "1 processes now, 2 before" in went_on.stderr
+    np.testing.assert_allclose(curve(root, "dies"), curve(root, "one"), rtol=1e-5)
+
+
+def test_shares_of_a_batch_hold_each_record_once():
+    records = np.arange(7) * 10
+    shares = [share_of(records, Processes(rank, 3)) for rank in range(3)]
+    assert sorted(np.concatenate(shares).tolist()) == records.tolist()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_batch_too_small_for_the_processes_is_refused():
+    with pytest.raises(ConfigError, match="batch of all 4 processes together; use 32 or more"):
+        check_settings_together(Settings(batch_size_cpu=16), False, CPU, Processes(0, 4))
+    check_settings_together(Settings(batch_size_cpu=16), False, CPU, ALONE)
+
+
+def test_what_torchrun_says_is_read(monkeypatch):
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert processes_here() == Processes(3, 8, 1) and not processes_here().is_first
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(ConfigError, match="start several processes with torchrun"):
+        processes_here()
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes_here() == ALONE and ALONE.is_first
