@@ -32,9 +32,14 @@ class HeldOut:
 
 
 def split_by_folds(
-    workspace: Workspace, train_folds: Collection[int], val_folds: Collection[int]
+    workspace: Workspace, train_folds: Collection[int], val_folds: Collection[int], n_val: int = 0
 ) -> np.ndarray:
-    """Write a split of these folds; returns the row numbers of the validation records."""
+    """Write a split of these folds; returns the row numbers of the validation folds.
+
+    Args:
+        n_val: how many of them a run validates on after each epoch (0: all); where the last epoch
+            is scored, that decides nothing and only takes time.
+    """
     assert not {*train_folds} & {*val_folds} and TEST_FOLD not in {*train_folds, *val_folds}
     manifest = open_store(workspace).manifest
     counted, fold = is_counted(manifest), manifest["fold"]
@@ -43,7 +48,7 @@ def split_by_folds(
     )
     splits = read_json(workspace.splits_path)
     splits |= {"train": manifest["record"][is_train].tolist(), "test": []}
-    splits["val"] = manifest["record"][is_val].tolist()
+    splits["val"] = manifest["record"][is_val].tolist()[: n_val or None]
     write_json(workspace.splits_path, splits)
     return np.flatnonzero(is_val)
 

@@ -19,21 +19,24 @@ from typing import Any
 
 import torch
 
-from einthoven import checkpoint, run_state, step, training
+from einthoven import checkpoint, run_state, step, training, validation
 from einthoven.console import setup_logging
 from einthoven.models.registry import MODELS
 from einthoven.models.resnet1d import ResNet1d
 from einthoven.settings import Settings
 
-MOMENTS = ("inside a step", "inside a save", "between two files", "between epochs", "after")
+MOMENTS = (
+    "inside a step", "inside a save", "between two files", "in validation", "between epochs",
+    "after",
+)  # fmt: skip
 
 
 def settings_of(root: Path, run_name: str) -> Settings:
     """Everything on that has a state of its own: accumulation, average, augmentation, saves."""
     return Settings(
-        root=root, run_name=run_name, epochs=4, batch_size_cpu=8, grad_accum_steps=2,
-        crop_samples=100, target_samples=200, lr=0.003, device="cpu", early_stop_patience=0,
-        ema_decay=0.9, augment="strong", checkpoint_minutes=1e-6, tracking="none",
+        root=root, run_name=run_name, model_name="resnet1d_wang", epochs=5, batch_size_cpu=8,
+        grad_accum_steps=2, crop_samples=100, target_samples=200, lr=0.003, device="cpu",
+        early_stop_patience=3, ema_decay=0.9, augment="strong", checkpoint_minutes=1e-6, tracking="none",
     )  # fmt: skip
 
 
@@ -110,6 +113,8 @@ def arrange_death(moment: str, count: int) -> None:
         die_with_half_a_file(countdown)
     elif moment == "between two files":
         die_while_neither_name_is_there(countdown)
+    elif moment == "in validation":
+        die_before(validation, "validation_scores", countdown)
     elif moment == "between epochs":
         # The best model is written, the state is not.
         die_before(run_state, "write_json", countdown)

@@ -1,8 +1,9 @@
 """Train a model without batch statistics, as one of several processes; for tests.
 
-torchrun --nproc-per-node N tests/parallel_run.py ROOT RUN_NAME [DIES_AT_STEP]
+torchrun --nproc-per-node N tests/parallel_run.py ROOT RUN_NAME [RANK EVENT STEP]
 
-With DIES_AT_STEP the second process kills itself at that step.
+At that step the process of that rank dies (``dies``), runs out of memory (``hungry``), is sent
+SIGTERM (``stops``) or cannot read a record (``damaged``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 from einthoven import training
 from einthoven.cli import report_error
 from einthoven.console import setup_logging
-from einthoven.errors import EinthovenError
+from einthoven.errors import DataError, EinthovenError
 from einthoven.models.registry import MODELS
 from einthoven.settings import Settings
 
@@ -41,29 +42,41 @@ def settings_of(root: Path, run_name: str, **changes: Any) -> Settings:
     usual = {
         "epochs": 3, "batch_size_cpu": 16, "grad_accum_steps": 2, "crop_samples": 100, "lr": 0.003,
         "target_samples": 200, "device": "cpu", "early_stop_patience": 0, "ema_decay": 0.9,
-        "tracking": "none", "checkpoint_minutes": 1e-6,
+        "tracking": "none", "checkpoint_minutes": 1e-6, "model_name": "resnet1d_wang",
     }  # fmt: skip
     return Settings(root=root, run_name=run_name, **(usual | changes))
 
 
-def die_at(step_number: int) -> None:
+def meet(event: str) -> None:
+    """What happens to one process alone."""
+    if event == "dies":
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+    if event == "stops":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if event == "hungry":
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    if event == "damaged":
+        raise DataError("shard-00001.npy cannot be read")
+
+
+def arrange(rank: int, event: str, step_number: int) -> None:
     real = training.train_step
 
     def replaced(run: Any, state: Any, *given: Any) -> torch.Tensor:
-        if state.step == step_number and run.processes.rank == 1:
-            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+        if state.step == step_number and run.processes.rank == rank:
+            meet(event)
         return real(run, state, *given)
 
     training.train_step = replaced
 
 
 def main() -> int:
-    root, run_name, *dies = sys.argv[1:]
+    root, run_name, *happens = sys.argv[1:]
     torch.set_num_threads(1)
     setup_logging()
     MODELS["resnet1d_wang"] = PlainNet
-    if dies:
-        die_at(int(dies[0]))
+    if happens:
+        arrange(int(happens[0]), happens[1], int(happens[2]))
     try:
         training.train_production(settings_of(Path(root), run_name))
     except EinthovenError as error:

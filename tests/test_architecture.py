@@ -9,11 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
-    "errors", "console", "files", "settings", "records", "labels", "signal", "quality", "readers",
-    "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "workers", "prepare",
-    "residency", "batches", "augment", "models", "checkpoint", "inference", "metrics", "bootstrap",
-    "scoring", "objective", "distributed", "runs", "run_folder", "averaging", "tally", "run_state",
-    "tracking", "resources", "shortage", "step", "interruption", "validation", "training",
+    "errors", "console", "resources", "files", "settings", "records", "labels", "signal", "quality",
+    "readers", "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "workers",
+    "prepare", "residency", "batches", "augment", "models", "checkpoint", "inference", "metrics",
+    "bootstrap", "scoring", "objective", "distributed", "runs", "run_folder", "averaging", "tally",
+    "run_state", "tracking", "shortage", "step", "interruption", "validation", "training",
     "figures", "evaluation", "samples", "examples", "prediction", "report", "smoke", "modes",
     "preflight", "cli",
 ]  # fmt: skip

@@ -157,7 +157,7 @@ def test_what_is_kept_of_each_record_is_small(store):
     listed = list_windows(store, np.arange(20))
     plan = plan_epoch(listed, 50, 0, 0)
     kept = [*vars(plan).values(), listed.first, listed.table.shard, listed.table.row]
-    assert {array.dtype for array in [*kept, listed.n_valid]} == {np.dtype(np.int32)}
+    assert max(array.itemsize for array in [*kept, listed.n_valid]) == 4
 
 
 def test_windows_that_do_not_fit_in_memory_are_streamed(store, monkeypatch):

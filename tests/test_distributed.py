@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from parallel_run import settings_of
 from stores import write_tiny_store
 
 from einthoven.checkpoint import read_checkpoint
+from einthoven.cli import command_line
 from einthoven.distributed import ALONE, Processes, processes_here, share_of
 from einthoven.errors import ConfigError
 from einthoven.files import read_json
@@ -31,7 +33,7 @@ def train(root, run_name, *words, n_processes=1):
         started.append(str(n_processes))
     return subprocess.run(
         [*started, str(SCRIPT), str(root), run_name, *words],
-        capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=120,
+        capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=600,
         check=False,
     )  # fmt: skip
 
@@ -73,14 +75,42 @@ def test_only_the_first_process_prints(root):
 
 
 def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_with_one(root):
-    died = train(root, "dies", "3", n_processes=2)
+    died = train(root, "dies", "1", "dies", "3", n_processes=2)
     assert died.returncode != 0
     assert died.stderr.count("has lost another one of this job") == 1
     assert "The same command goes on from the last save" in died.stderr
     went_on = train(root, "dies")
     assert "Going on in epoch 2 of 3, after step 1 of 2" in went_on.stderr
-    assert "1 processes now, 2 before" in went_on.stderr
+    assert "processes: 2 -> 1" in went_on.stderr
     np.testing.assert_allclose(curve(root, "dies"), curve(root, "one"), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rank", "event", "said"),
+    [
+        ("0", "dies", "process 1 of 2 has lost another one of this job"),
+        ("1", "hungry", "memory ran out on cpu, even with 16 records at a time"),
+        ("1", "damaged", "shard-00001.npy cannot be read"),
+    ],
+)
+def test_what_one_process_meets_is_told_once(root, rank, event, said):
+    ended = train(root, f"{event}{rank}", rank, event, "2", n_processes=2)
+    assert ended.returncode != 0
+    assert ended.stderr.count(said) == 1, ended.stderr
+
+
+def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(root):
+    stopped = train(root, "stops", "1", "stops", "2", n_processes=2)
+    assert "stopped in epoch 2 of 3, after step 1 of 2, and saved" in stopped.stderr
+    went_on = train(root, "stops", n_processes=2)
+    assert "Going on in epoch 2 of 3, after step 1 of 2" in went_on.stderr
+    np.testing.assert_allclose(curve(root, "stops"), curve(root, "two"), rtol=1e-6)
+
+
+def test_other_commands_refuse_several_processes(root, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = CliRunner().invoke(command_line, ["prepare", "--root", str(root)])
+    assert "torchrun is for `einthoven train`" in str(refused.exception)
 
 
 def test_shares_of_a_batch_hold_each_record_once():

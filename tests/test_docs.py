@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/**/*.md")]
 
 
-@pytest.mark.parametrize("tool", ["results_table", "settings_table"])
+@pytest.mark.parametrize("tool", ["models_table", "results_table", "settings_table"])
 def test_generated_pages_are_fresh(tool):
     done = subprocess.run(
         [sys.executable, str(PROJECT / "tools" / f"{tool}.py"), "--check"],
@@ -28,6 +28,8 @@ def load_script(path):
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
+    if str(path.parent) not in sys.path:  # as Python has it for a script that is run
+        sys.path.append(str(path.parent))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # wfdb's own, with pandas 3
         spec.loader.exec_module(module)

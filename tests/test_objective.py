@@ -126,3 +126,11 @@ def test_schedule_rises_to_one_and_falls_to_nothing(schedule):
 def test_schedules_of_a_single_step_train():
     for schedule in ("cosine", "one_cycle", "step", "constant"):
         assert 0 < learning_rate_factor(schedule, 0, 1) <= 1
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_members_of_an_ensemble_learn_by_themselves(single):
+    logits = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.eye(3)[[0, 1, 2, 0]]
+    alone = [summed_loss(logits[:, member], targets, single) for member in range(2)]
+    torch.testing.assert_close(summed_loss(logits, targets, single), sum(alone) / 2)

@@ -605,8 +605,8 @@ def test_a_server_of_mlflow_holds_the_same(server, tmp_path, monkeypatch, said):
 
 def run_settings(root: Path, run_name: str, tracking: str) -> Settings:
     return Settings(
-        root=root, run_name=run_name, tracking=tracking, epochs=2, batch_size_cpu=16,
-        crop_samples=100, target_samples=N_SAMPLES, device="cpu",
+        root=root, run_name=run_name, tracking=tracking, model_name="resnet1d_wang", epochs=2,
+        batch_size_cpu=16, crop_samples=100, target_samples=N_SAMPLES, device="cpu",
     )  # fmt: skip
 
 

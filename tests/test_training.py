@@ -1,4 +1,5 @@
 import json
+import signal
 from functools import partial
 
 import pytest
@@ -6,9 +7,9 @@ import torch
 from stores import N_SAMPLES, write_tiny_store
 
 from einthoven import run_folder, run_state, runs, step, training
-from einthoven.checkpoint import load_trained_model, read_checkpoint
+from einthoven.checkpoint import load_trained_model, read_checkpoint, write_checkpoint
 from einthoven.console import log
-from einthoven.errors import CheckpointError, ConfigError, DataError, SplitError
+from einthoven.errors import CheckpointError, ConfigError, DataError, RunStopped, SplitError
 from einthoven.files import read_json, stamp_step, write_json
 from einthoven.inference import choose_device, predict_records
 from einthoven.models.registry import MODELS
@@ -25,6 +26,7 @@ def tiny_settings(root, **changes):
     usual = {
         "epochs": 3, "batch_size_cpu": 16, "crop_samples": 100, "target_samples": N_SAMPLES,
         "lr": 0.003, "device": "cpu", "early_stop_patience": 0, "tracking": "none",
+        "model_name": "resnet1d_wang",
     }  # fmt: skip
     return Settings(root=root, **(usual | changes))
 
@@ -52,6 +54,19 @@ def equal(one, other):
 def root(tmp_path):
     write_tiny_store(tmp_path)
     return tmp_path
+
+
+def stop_at_the_second_look(monkeypatch):
+    """Let a signal come while the processes agree on whether one has come."""
+    real, looks = training.largest_of_processes, []
+
+    def signalled(value, processes):
+        looks.append(1)
+        if len(looks) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(value, processes)
+
+    monkeypatch.setattr(training, "largest_of_processes", signalled)
 
 
 def test_two_runs_with_one_seed_give_identical_weights(root):
@@ -213,9 +228,28 @@ def test_a_loss_that_is_not_finite_stops_the_run(root, monkeypatch):
     with pytest.raises(DataError, match=r"not finite in 10 steps in a row of epoch 3.*Lower LR"):
         train_production(settings)
     written = read_json(settings.workspace.checkpoints_dir / "not_finite.json")
-    assert written["loss"] == "nan" and len(written["records"]) == 16
+    # Four steps an epoch, ten in a row.
+    assert [step["step"] for step in written["steps"]] == list(range(1, 11))
     names = set(open_store(settings.workspace).manifest["record"])
-    assert set(written["records"]) <= names
+    assert all(len(step["records"]) == 16 for step in written["steps"])
+    assert {record for step in written["steps"] for record in step["records"]} <= names
+    assert written["steps"][0]["loss"] == "nan"
+
+
+def test_a_signal_at_any_moment_stops_only_what_is_saved(root, monkeypatch):
+    settings = tiny_settings(root)
+    stop_at_the_second_look(monkeypatch)
+    with pytest.raises(RunStopped, match="and saved; the same command goes on") as stop:
+        train_production(settings)
+    assert stop.value.exit_code == 128 + signal.SIGTERM
+    state = read_checkpoint(settings.workspace.checkpoints_dir / "last_checkpoint.pth")["state"]
+    assert state["step"] == 3
+
+
+def test_a_fresh_run_that_is_stopped_goes_on_without_fresh(root, monkeypatch):
+    stop_at_the_second_look(monkeypatch)
+    with pytest.raises(RunStopped, match="the same command without --fresh goes on from here"):
+        train_production(tiny_settings(root, fresh=True))
 
 
 # Stopped, damaged, finished ----------------------------------------------------------------------
@@ -250,14 +284,22 @@ def test_a_run_that_stopped_early_trains_no_further_when_run_again(root, monkeyp
     assert settings.workspace.step_path("train").exists()
 
 
-def test_a_finished_run_whose_model_is_gone_is_not_up_to_date(root):
-    settings = tiny_settings(root, epochs=1)
+@pytest.mark.parametrize("damage", ["gone", "damaged", "of another epoch"])
+def test_a_best_model_that_is_not_the_states_is_made_again(root, monkeypatch, damage):
+    settings = tiny_settings(root, epochs=2)
     train_production(settings)
-    settings.workspace.best_model_path.unlink()
-    with pytest.raises(CheckpointError, match=r"best_model\.pth is gone.*--fresh"):
-        train_production(settings)
-    train_production(tiny_settings(root, epochs=1, fresh=True))
-    assert settings.workspace.best_model_path.exists()
+    path = settings.workspace.best_model_path
+    best, values = weights(settings), read_checkpoint(path)
+    path.unlink()
+    if damage == "damaged":
+        path.write_bytes(b"half a file")
+    if damage == "of another epoch":
+        write_checkpoint(path, values | {"epoch": 7})
+    settings.workspace.step_path("train").unlink()
+    monkeypatch.setattr(training, "train_epoch", None)
+    train_production(settings)
+    assert equal(best, weights(settings))
+    assert read_checkpoint(path)["epoch"] == values["epoch"]
 
 
 def test_a_run_that_starts_over_is_not_finished_until_its_end(root, monkeypatch):
@@ -433,7 +475,7 @@ def test_one_record_is_too_few_to_train_on(root):
     settings = tiny_settings(root)
     splits = read_json(settings.workspace.splits_path)
     write_json(settings.workspace.splits_path, splits | {"train": splits["train"][:1]})
-    with pytest.raises(DataError, match="two or more are needed"):
+    with pytest.raises(DataError, match="two or more are needed for each process"):
         train_production(settings)
 
 
@@ -444,3 +486,23 @@ def test_a_run_with_other_settings_is_refused_before_its_store_is_replaced(root)
     for change in ({"seed": 1}, {"split_seed": 1}, {"bandpass": True}, {"archives": "ptb-xl"}):
         with pytest.raises(CheckpointError, match=next(iter(change))):
             run_folder.refuse_other_run(tiny_settings(root, **change))
+
+
+class HungryInEvaluation(ResNet1d):
+    """Runs out of memory at more than fifty crops at a time, once it is evaluated."""
+
+    def forward(self, x):
+        if not self.training and len(x) > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def test_validation_that_does_not_fit_into_memory_is_done_in_parts(root, monkeypatch):
+    whole, parts = tiny_settings(root, run_name="a"), tiny_settings(root, run_name="b")
+    train_production(whole)
+    monkeypatch.setitem(MODELS, "resnet1d_wang", partial(HungryInEvaluation, width=16))
+    train_production(parts)
+    one, other = (
+        read_json(s.workspace.checkpoints_dir / "training_history.json") for s in (whole, parts)
+    )
+    assert [row["val_loss"] for row in one] == pytest.approx([row["val_loss"] for row in other])

@@ -284,13 +284,14 @@ class EpochPlan:
 def plan_epoch(listed: RecordWindows, crop: int, seed: int, epoch: int) -> EpochPlan:
     """Draw one crop of one window of every record, and the order in which they come."""
     rng = np.random.default_rng([seed, epoch])
-    # Of a million records a plan is in memory for as long as its epoch takes.
+    # Sparing with memory: there may be millions of records.
     order = rng.permutation(listed.n_records).astype(np.int32)
-    n_windows = np.diff(listed.first)
-    windows = listed.first[:-1] + (rng.random(listed.n_records) * n_windows).astype(np.int32)
-    slack = np.maximum(listed.n_valid[windows] - crop, 0)
-    starts = (rng.random(listed.n_records) * (slack + 1)).astype(np.int32)
-    return EpochPlan(order, windows, starts)
+    uniform = rng.random(listed.n_records)
+    uniform *= np.diff(listed.first)
+    windows = listed.first[:-1] + uniform.astype(np.int32)
+    rng.random(out=uniform)
+    uniform *= np.maximum(listed.n_valid[windows] - crop, 0) + 1
+    return EpochPlan(order, windows, starts=uniform.astype(np.int32))
 
 
 def training_batches(

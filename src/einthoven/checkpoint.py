@@ -22,7 +22,7 @@ from torch import nn
 from einthoven import __version__
 from einthoven.batches import standardize_batch
 from einthoven.errors import CheckpointError
-from einthoven.files import atomic_path
+from einthoven.files import atomic_path, sync_file
 from einthoven.models.registry import build_model
 from einthoven.records import LEADS
 
@@ -95,9 +95,17 @@ def write_checkpoint(
         previous_path: where the file that is replaced goes, once the new one has been read back.
     """
     with atomic_path(path) as beside:
-        torch.save(dict(values), beside)
+        try:
+            torch.save(dict(values), beside)
+        except RuntimeError as error:
+            # What torch makes of a full disk.
+            first_line = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{path} cannot be written ({first_line}); is the disk full?"
+            ) from error
         read_checkpoint(beside)
         if previous_path and path.exists():
+            sync_file(beside)
             path.replace(previous_path)
 
 

@@ -7,6 +7,7 @@ own help only for its settings.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from einthoven import __version__
-from einthoven.errors import ConfigError, EinthovenError, MemoryShortage, RunStopped
+from einthoven.errors import ConfigError, EinthovenError, ProcessLost, RunStopped
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -219,6 +220,7 @@ def make_command(name: str, stage: Stage) -> click.Command:
     known = setting_names(stage.groups)
 
     def callback(config: Path | None, **flags: Any) -> None:
+        refuse_several_processes(name)
         flags |= unknown_flags(click.get_current_context().args, name)
         loaded = load_settings(flags, config, DEMO_DEFAULTS if name == "demo" else None)
         from einthoven.console import setup_logging
@@ -243,6 +245,18 @@ def make_command(name: str, stage: Stage) -> click.Command:
         # `load_settings` reports unknown flags, together with all other problems.
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
+
+
+def refuse_several_processes(command: str) -> None:
+    """Refuse to do with several processes what one does.
+
+    Raises:
+        ConfigError: ``torchrun`` has started more than one.
+    """
+    if command != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            f"torchrun is for `einthoven train`; run `einthoven {command}` without it, once"
+        )
 
 
 def setting_option(name: str, info: FieldInfo) -> click.Option:
@@ -296,8 +310,11 @@ def report_error(error: EinthovenError) -> int:
     """Print what a user can mend, once for all processes of a job; returns the exit code."""
     from einthoven.console import is_first_process
 
-    # What only one process meets, only that one can tell.
-    if is_first_process() or isinstance(error, MemoryShortage):
+    is_told = is_first_process() or error.is_of_one_process
+    # Where the first process has died, the second tells of it.
+    if isinstance(error, ProcessLost):
+        is_told = os.environ.get("RANK", "0") in ("0", "1")
+    if is_told:
         click.echo(
             str(error) if isinstance(error, ConfigError) else f"einthoven: {error}", err=True
         )

@@ -25,7 +25,7 @@ SECONDS_BETWEEN_STATUS = 0.5
 
 def is_first_process() -> bool:
     """Whether this process is alone, or the first of those that ``torchrun`` has started."""
-    return not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "0") == "0"
+    return not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "") in ("", "0")
 
 
 def setup_logging(quiet: bool = False) -> None:

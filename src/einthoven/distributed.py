@@ -17,7 +17,13 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from einthoven.errors import ConfigError, ProcessLost
+from einthoven.errors import (
+    CheckpointError,
+    ConfigError,
+    EinthovenError,
+    ProcessLost,
+    RunStopped,
+)
 
 
 @dataclass(frozen=True)
@@ -59,21 +65,43 @@ def processes_here() -> Processes:
     return Processes(rank, count, local_rank)
 
 
+def own_device(device: torch.device, processes: Processes) -> torch.device:
+    """This process's own GPU, where several share a machine.
+
+    Raises:
+        ConfigError: there are more processes here than GPUs.
+    """
+    if processes.count == 1 or device.type != "cuda":
+        return device
+    n_devices = torch.cuda.device_count()
+    if device.index is not None or processes.local_rank >= n_devices:
+        raise ConfigError(
+            f"each process needs a GPU of its own, and process {processes.local_rank} of this "
+            f"machine has none (DEVICE is {device}, GPUs: {n_devices}); use DEVICE=cuda, and start "
+            "as many processes as there are GPUs"
+        )
+    return torch.device("cuda", processes.local_rank)
+
+
 @contextmanager
-def joined_processes() -> Iterator[Processes]:
+def joined_processes(processes: Processes, device: torch.device) -> Iterator[None]:
     """Join this job's other processes, and take leave of them at the end.
 
     Raises:
         ProcessLost: one of them has died.
     """
-    processes = processes_here()
     if processes.count == 1:
-        yield processes
+        yield
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     try:
-        yield processes
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        yield
+    except EinthovenError as error:
+        # What one process alone has met, it alone can tell.
+        error.is_of_one_process = not isinstance(error, RunStopped | ConfigError | CheckpointError)
+        raise
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
@@ -83,13 +111,14 @@ def joined_processes() -> Iterator[Processes]:
             "The same command goes on from the last save"
         ) from error
     finally:
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
     """Whether an error says that another process is gone."""
     said = str(error).lower()
-    words = ("connection", "peer", "nccl", "gloo", "timed out", "socket")
+    words = ("connection closed", "connection reset", "connection refused", "timed out", "peer")
     return isinstance(error, distributed.DistBackendError) or any(word in said for word in words)
 
 
@@ -146,13 +175,6 @@ def gather_shares(rows: np.ndarray, n_rows: int, processes: Processes) -> np.nda
     return whole
 
 
-def own_device(device: torch.device, processes: Processes) -> torch.device:
-    """This process's own GPU, where several share a machine."""
-    if processes.count == 1 or device.type != "cuda":
-        return device
-    return torch.device("cuda", processes.local_rank)
-
-
 def share_buffers(model: nn.Module, processes: Processes) -> None:
     """Give every process the first one's batch statistics; each had made its own."""
     if processes.count > 1:
@@ -162,5 +184,4 @@ def share_buffers(model: nn.Module, processes: Processes) -> None:
 
 def wait_for_processes(processes: Processes) -> None:
     """Wait until every process has come this far."""
-    if processes.count > 1:
-        distributed.barrier()
+    largest_of_processes(0, processes)

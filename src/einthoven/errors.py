@@ -17,7 +17,13 @@ Each message says what was found and what to do. Anything else that is raised is
 
 
 class EinthovenError(Exception):
-    """Base of everything that a user can cause."""
+    """Base of everything that a user can cause.
+
+    Attributes:
+        is_of_one_process: whether the other processes of the job may not have met it.
+    """
+
+    is_of_one_process = False
 
 
 class ConfigError(EinthovenError):

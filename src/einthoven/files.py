@@ -97,13 +97,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     beside = Path(name)
     try:
         yield beside
-        with beside.open("rb+") as written:
-            os.fsync(written.fileno())
+        sync_file(beside)
         # mkstemp makes files that only their owner can read; shared disks need the usual mode.
         beside.chmod(0o666 & ~_umask())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes have reached the disk."""
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
 
 
 def _umask() -> int:

@@ -23,6 +23,7 @@ from einthoven.checkpoint import ModelInput, TrainedModel
 from einthoven.console import plural, progress
 from einthoven.errors import ConfigError
 from einthoven.residency import ResidencyWish, settle_residency
+from einthoven.resources import is_out_of_memory, release_memory
 from einthoven.store import Store
 
 CROPS_PER_PASS = 512
@@ -78,7 +79,7 @@ def predict_windows(
     ]
     fetched = fetch_ahead(source, passes)
     rows = [
-        _window_probabilities(model, model_input, single, samples, listed.n_valid[windows])
+        _probabilities_that_fit(model, model_input, single, samples, listed.n_valid[windows])
         for windows, samples in zip(
             progress(passes, desc=shown_as, unit="passes") if shown_as else passes,
             fetched,
@@ -90,6 +91,29 @@ def predict_windows(
     # Sums over each record's windows, which lie in a row.
     sums = np.add.reduceat(per_window, listed.first[:-1], axis=0)
     return np.asarray(sums / np.diff(listed.first)[:, None], np.float32)
+
+
+def _probabilities_that_fit(
+    model: nn.Module,
+    model_input: ModelInput,
+    single: bool,
+    samples: torch.Tensor,
+    n_valid: np.ndarray,
+) -> torch.Tensor:
+    """As `_window_probabilities`, in halves where memory runs out."""
+    try:
+        return _window_probabilities(model, model_input, single, samples, n_valid)
+    except Exception as error:
+        if len(samples) == 1 or not is_out_of_memory(error):
+            raise
+    release_memory(samples.device)
+    half = len(samples) // 2
+    return torch.cat(
+        [
+            _probabilities_that_fit(model, model_input, single, samples[part], n_valid[part])
+            for part in (slice(half), slice(half, None))
+        ]
+    )
 
 
 def _window_probabilities(

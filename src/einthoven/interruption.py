@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from einthoven.console import log
-
 # What clusters, containers and terminals send to end a program.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPING = b"Stopping as soon as this is saved (once more Ctrl-C: at once, unsaved)\n"
 
 
 @dataclass
@@ -31,7 +32,8 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self.signal_number:
             self.signal_number = signal_number
-            log.warning("Stopping after this step (once more Ctrl-C: at once, unsaved)")
+            # Not by the log, which may be in the middle of a line.
+            os.write(sys.stderr.fileno(), STOPPING)
 
 
 @contextmanager

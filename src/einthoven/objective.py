@@ -25,7 +25,7 @@ def balanced_weights(targets: np.ndarray, single: bool) -> np.ndarray:
         root of negatives per positive, which weighs positives; the ratio itself makes a class of
         one in a thousand louder than all others together. A class without a record weighs 1.
     """
-    positives = targets.sum(0)
+    positives = targets.sum(0, dtype=np.float64)
     seen = np.maximum(positives, 1)
     if single:
         weights = len(targets) / (seen * max(int((positives > 0).sum()), 1))
@@ -55,7 +55,8 @@ def summed_loss(
     Sums rather than means, so that accumulated batches of any sizes add up to the large batch.
 
     Args:
-        logits: ``(B, C)``.
+        logits: ``(B, C)``, or ``(B, M, C)`` of an ensemble's members, each of which learns by
+            itself; the loss is then the mean over members.
         targets: ``(B, C)`` from 0 to 1; mixed records have shares.
         weights: ``(C,)`` of `balanced_weights`, or None.
         loss: ``focal`` turns down what is answered well already (Lin et al. 2017,
@@ -63,6 +64,11 @@ def summed_loss(
             those below 5 % (Ridnik et al. 2021, arXiv:2009.14119), for several labels only.
         label_smoothing: share of each target that is spread evenly over the answers.
     """
+    if logits.ndim == 3:
+        n_members = logits.shape[1]
+        each = targets.repeat_interleave(n_members, dim=0)
+        rows = logits.flatten(0, 1)
+        return summed_loss(rows, each, single, weights, loss, label_smoothing) / n_members
     answers = targets.shape[-1] if single else 2
     smooth = targets * (1 - label_smoothing) + label_smoothing / answers
     if single:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 
 import psutil
@@ -49,3 +50,24 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+# glibc's names for them, from malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what batches free, where it is glibc, and give back what came before.
+
+    By default every large tensor is handed back to the system and its pages are zeroed again at
+    the next step, which took a tenth of a step's time on two cores.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        trim, mallopt = library.malloc_trim, library.mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim(0)
+    mallopt(M_MMAP_THRESHOLD, 2**25)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -22,14 +22,14 @@ WITHOUT_EFFECT = {
 }  # fmt: skip
 
 # What a run that was killed while it wrote leaves behind.
-UNFINISHED_FILES = (".last_checkpoint-*.pth", ".best_model-*.pth")
+UNFINISHED_FILES = (".*-????????.pth", ".*-????????.json", ".*-????????.parquet")
 
 # What training, evaluation and report write into a run's three folders.
 CHECKPOINT_FILES = (
     ".steps/train.json", ".steps/evaluate.json", ".steps/examples.json",
     ".steps/report.json",
-    "last_checkpoint.pth", "previous_checkpoint.pth", "best_model.pth", "run.json",
-    "training_history.json", "not_finite.json", "tracking.json",
+    "last_checkpoint.pth", "previous_checkpoint.pth", "damaged_checkpoint.pth", "best_model.pth",
+    "run.json", "training_history.json", "not_finite.json", "tracking.json",
     "metrics_epoch_*.json", "test_metrics.json", "predictions.parquet", "inference_examples.json",
     *UNFINISHED_FILES,
 )  # fmt: skip

@@ -21,14 +21,14 @@ from einthoven.checkpoint import (
     write_checkpoint,
 )
 from einthoven.console import log, plural
-from einthoven.distributed import parallel_model
+from einthoven.distributed import largest_of_processes, parallel_model
 from einthoven.errors import CheckpointError
 from einthoven.files import changes_between, write_json
 from einthoven.models.registry import build_model
 from einthoven.objective import make_optimizer
 from einthoven.records import LEADS
 from einthoven.run_folder import UNFINISHED_FILES, clear_run, other_run_message, plain_inputs
-from einthoven.runs import Run
+from einthoven.runs import Run, smallest_shared_batch
 from einthoven.tally import EpochTally
 
 # What changes -----------------------------------------------------------------------------------
@@ -50,7 +50,10 @@ class TrainState:
         step_in_epoch: those of the epoch in hand.
         tally: what they have added up to.
         history: one row of plain numbers per finished epoch.
+        best: what ``best_model.pth`` holds, copied when that epoch ended.
         saved_at: when this process last saved, by `time.monotonic`; not saved.
+        skipped: number, figures and records of the last steps, while each of them had to be left
+            out; not saved.
     """
 
     model: nn.Module
@@ -66,7 +69,9 @@ class TrainState:
     best_score: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
+    skipped: list[tuple[int, list[float], np.ndarray]] = field(default_factory=list)
 
     @property
     def predictor(self) -> nn.Module:
@@ -75,7 +80,16 @@ class TrainState:
 
     def batch_statistics(self) -> list[torch.Tensor]:
         """What batches change of the model without a gradient, themselves and not copies."""
-        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        return list(self.model.buffers())
+
+    def forget_gradient(self) -> None:
+        """Leave nothing of a step that failed halfway."""
+        self.optimizer.zero_grad(set_to_none=True)
+        vars(self.optimizer).pop("found_inf", None)
+        # A scaler remembers that it has unscaled; a new one of the same scale does not.
+        fresh = torch.amp.GradScaler(self.scaler._device, enabled=self.scaler.is_enabled())
+        fresh.load_state_dict(self.scaler.state_dict())
+        self.scaler = fresh
 
     def finish_epoch(self, row: dict[str, Any], best_metric: str) -> bool:
         """Take an epoch's row into the history; say whether it is the best so far."""
@@ -101,6 +115,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "tally": self.tally.values(),
+            "best": self.best,
             **{name: getattr(self, name) for name in PLAIN_FIELDS},
         }
 
@@ -112,6 +127,7 @@ class TrainState:
         self.optimizer.load_state_dict(values["optimizer"])
         self.scaler.load_state_dict(values["scaler"])
         self.tally = EpochTally(**values["tally"])
+        self.best = values["best"]
         for name in PLAIN_FIELDS:
             setattr(self, name, values[name])
 
@@ -175,39 +191,81 @@ def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> N
     changes = changes_between(values["inputs"], plain_inputs(inputs))
     if changes:
         raise CheckpointError(other_run_message(run.settings, "stopped", changes))
-    if values["state"]["epoch"] and not run.workspace.best_model_path.exists():
-        raise CheckpointError(
-            f"{run.workspace.best_model_path} is gone, and with it the best epoch so far; "
-            "start this run over with --fresh"
-        )
     state.restore(values["state"])
+    check_same_place(run, state)
+    restore_best_model(run, state)
     log.info("Going on %s", place_in_run(run, state))
-    if values["n_processes"] != run.processes.count:
+    changes = changes_between(values["made_with"], made_with(run))
+    if changes:
         log.warning(
-            "%d processes now, %d before: the result agrees within rounding, not to the bit",
-            run.processes.count, values["n_processes"],
-        )  # fmt: skip
+            "Not the same to the bit as without the stop, but within rounding: %s",
+            "; ".join(changes),
+        )
+
+
+def check_same_place(run: Run, state: TrainState) -> None:
+    """Refuse to go on where processes do not see the same files, and keep shares large enough.
+
+    Raises:
+        CheckpointError: they went on from different steps.
+    """
+    latest = largest_of_processes(state.step, run.processes)
+    if latest != state.step or largest_of_processes(-state.step, run.processes) != -latest:
+        raise CheckpointError(
+            f"process {run.processes.rank} would go on after step {state.step}, another one after "
+            f"step {latest}: {run.workspace.checkpoints_dir} must be on a disk that all of them see"
+        )
+    if run.processes.count > 1:
+        # One process may have cut its batches further than several can share them.
+        state.batch_size = max(state.batch_size, smallest_shared_batch(run.processes))
+
+
+def restore_best_model(run: Run, state: TrainState) -> None:
+    """Write the model file again where it is gone, damaged, or of an epoch that is done anew."""
+    path = run.workspace.best_model_path
+    if not run.processes.is_first or not state.best:
+        return
+    try:
+        epoch = read_checkpoint(path)["epoch"]
+    except (CheckpointError, KeyError):
+        epoch = None
+    if epoch != state.best_epoch:
+        write_checkpoint(path, state.best)
+
+
+def made_with(run: Run) -> dict[str, Any]:
+    """What decides in which order numbers are added, beside the settings."""
+    return {"processes": run.processes.count, "threads": torch.get_num_threads(), **versions()}
 
 
 def read_stopped_run(run: Run) -> dict[str, Any] | None:
-    """The newest checkpoint of this run that can be read; None where there is none.
+    """The newest checkpoint of this run; None where there is none.
 
     Raises:
-        CheckpointError: there are checkpoints, and none can be used.
+        CheckpointError: it cannot be used.
     """
     there = [path for path in (last_path(run), previous_path(run)) if path.exists()]
-    for path in there:
-        try:
-            values = read_checkpoint(path)
-        except CheckpointError:
-            if path == there[-1]:
-                raise
-            log.warning("%s is damaged; going on from %s", path, there[-1].name)
-            continue
-        if not {"inputs", "state", "n_processes"} <= set(values):
-            raise CheckpointError(f"{path} holds no stopped run; start over with --fresh")
-        return values
-    return None
+    if not there:
+        return None
+    values = read_checkpoint(there[0])
+    if not {"inputs", "state", "made_with"} <= set(values):
+        raise CheckpointError(f"{there[0]} holds no stopped run; start over with --fresh")
+    return values
+
+
+def set_damaged_aside(run: Run) -> None:
+    """Let the previous checkpoint stand in for a last one that is damaged.
+
+    The damaged file gets another name, or the next save would put it in the previous one's place.
+    """
+    last, previous = last_path(run), previous_path(run)
+    if not last.exists() or not previous.exists():
+        return
+    try:
+        read_checkpoint(last)
+    except CheckpointError:
+        last.replace(last.with_name("damaged_checkpoint.pth"))
+        log.warning("%s is damaged; going on from %s", last, previous.name)
 
 
 def place_in_run(run: Run, state: TrainState) -> str:
@@ -227,6 +285,7 @@ def clear_old_run(run: Run) -> None:
     """Delete what must not be taken for this run's: with ``--fresh`` all of the old one."""
     if run.settings.fresh:
         clear_run(run.workspace)
+    set_damaged_aside(run)
     # Until this run is finished no stamp may say so.
     run.workspace.step_path("train").unlink(missing_ok=True)
     for name in UNFINISHED_FILES:
@@ -241,7 +300,7 @@ def save_state(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
     """Write what a stopped run goes on from; the file before it stays until the next save."""
     values = {
         "inputs": plain_inputs(inputs),
-        "n_processes": run.processes.count,
+        "made_with": made_with(run),
         "state": state.values(),
     }
     if run.processes.is_first:
@@ -252,9 +311,11 @@ def save_state(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
 def save_epoch(run: Run, state: TrainState, inputs: Mapping[str, Any], improved: bool) -> None:
     """Write the best model, the epoch's figures, and last what a stopped run goes on from."""
     folder = run.workspace.checkpoints_dir
+    if improved:
+        state.best = best_model_values(run, state)
     if run.processes.is_first:
         if improved:
-            write_checkpoint(run.workspace.best_model_path, best_model_values(run, state))
+            write_checkpoint(run.workspace.best_model_path, state.best)
         write_json(folder / f"metrics_epoch_{state.epoch:03d}.json", state.history[-1])
         flat = [{k: v for k, v in row.items() if k != "val_per_class"} for row in state.history]
         write_json(folder / "training_history.json", flat)
@@ -262,12 +323,23 @@ def save_epoch(run: Run, state: TrainState, inputs: Mapping[str, Any], improved:
 
 
 def best_model_values(run: Run, state: TrainState) -> dict[str, Any]:
-    """What the model file of this epoch holds; with averaged weights, the raw ones beside them."""
+    """What the model file of this epoch holds; with averaged weights, the raw ones beside them.
+
+    Copies: the weights themselves go on changing.
+    """
     values = model_values(
         run.settings.model_name, state.predictor, run.input, run.labels, run.single,
         model_facts(run, state),
     )  # fmt: skip
-    return values | ({} if state.average is None else {"raw_weights": state.model.state_dict()})
+    values["weights"] = copied_weights(state.predictor)
+    if state.average is not None:
+        values["raw_weights"] = copied_weights(state.model)
+    return values
+
+
+def copied_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A model's state, on the host, as it is now."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def model_facts(run: Run, state: TrainState) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from einthoven.batches import (
     open_windows,
 )
 from einthoven.checkpoint import ModelInput
+from einthoven.console import plural
 from einthoven.distributed import ALONE, Processes, share_of
 from einthoven.errors import ConfigError, DataError
 from einthoven.files import Workspace, file_digest, read_json
@@ -43,7 +44,7 @@ class SplitData:
 
     Attributes:
         records: ``(n,)`` row numbers of the manifest.
-        targets: ``(n, C)`` float32 of 0 and 1.
+        targets: ``(n, C)`` uint8 of 0 and 1.
         listed: the windows of the records that this process reads: all of them, or its share.
     """
 
@@ -111,9 +112,23 @@ def step_bounds(n_records: int, per_step: int) -> np.ndarray:
     array([0, 4, 9])
     """
     bounds = np.append(np.arange(0, n_records, per_step), n_records)
-    if len(bounds) > 2 and 4 * (bounds[-1] - bounds[-2]) <= per_step:
+    last = bounds[-1] - bounds[-2]
+    if len(bounds) > 2 and (4 * last <= per_step or last == 1):
         bounds = np.delete(bounds, -2)
     return bounds
+
+
+def micro_batches(records: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut a step's records into batches of this size at most, as even as can be.
+
+    Where that would leave one record by itself, of which batch statistics are none, it joins
+    another batch.
+
+    >>> [len(batch) for batch in micro_batches(np.arange(65), 32)]
+    [22, 22, 21]
+    """
+    n_batches = max(1, min(-(-len(records) // batch_size), len(records) // 2))
+    return np.array_split(records, n_batches)
 
 
 def open_run(
@@ -140,7 +155,7 @@ def open_run(
     n_windows = store.count_windows(chosen["train"]) + store.count_windows(chosen["val"])
     residency = settle_residency(store, n_windows, device, settings.residency)
     labels = label_set.labels
-    train = open_split("train", chosen["train"], store, labels, device, residency)
+    train = open_split("train", chosen["train"], store, labels, device, residency, processes)
     val = open_split("val", chosen["val"], store, labels, device, residency, processes)
     balance = settings.class_weights == "balanced" or (settings.class_weights == "auto" and single)
     weights = torch.from_numpy(balanced_weights(train.targets, single)) if balance else None
@@ -151,7 +166,7 @@ def open_run(
         crop=min(settings.crop, store.target_samples),
         bandpass=(low or 0.0, high) if high else None,
         standardize=settings.standardize,
-        scale=lead_spread(train.source, train.listed),
+        scale=lead_spread(train.source, train.listed).to(device),
     )
     return Run(
         settings=settings,
@@ -181,13 +196,25 @@ def check_settings_together(
             "LOSS is asymmetric, which is for any number of labels per record; here each has one: "
             "use focal or entropy"
         )
-    batch_size = device_batch_size(settings, device)
-    # A quarter of a batch may be an epoch's last; each process needs two records of it.
-    if processes.count > 1 and batch_size < 8 * processes.count:
+    batch_size, smallest = device_batch_size(settings, device), smallest_shared_batch(processes)
+    if batch_size < smallest:
         raise ConfigError(
-            f"BATCH_SIZE_{'GPU' if device.type == 'cuda' else 'CPU'} is {batch_size}, which is the "
-            f"batch of all {processes.count} processes together; use {8 * processes.count} or more"
+            f"{batch_size_name(device)} is {batch_size}, which is the batch of all "
+            f"{processes.count} processes together; use {smallest} or more"
         )
+
+
+def smallest_shared_batch(processes: Processes) -> int:
+    """The smallest batch of which every process has two records.
+
+    A quarter of a batch may be an epoch's last.
+    """
+    return 8 * processes.count if processes.count > 1 else 1
+
+
+def batch_size_name(device: torch.device) -> str:
+    """The setting that decides how many records a batch has on this device."""
+    return f"BATCH_SIZE_{'GPU' if device.type == 'cuda' else 'CPU'}"
 
 
 def has_one_label(settings: Settings) -> bool:
@@ -221,22 +248,27 @@ def open_split(
     labels: tuple[str, ...],
     device: torch.device,
     residency: Residency,
-    sharers: Processes = ALONE,
+    processes: Processes = ALONE,
 ) -> SplitData:
     """Load one split.
 
     Args:
-        sharers: processes that each read only their share of the records.
+        processes: of the job; each reads only its share of the validation records.
 
     Raises:
-        DataError: it has no records, or only one to train on.
+        DataError: it has no records, or fewer than two for each process to train on.
     """
-    if name == "train" and len(records) == 1:
-        raise DataError("the train split has one labelled record; two or more are needed")
-    if len(records) < sharers.count:
+    if name == "train" and 0 < len(records) < 2 * processes.count:
+        raise DataError(
+            f"the train split has {plural(len(records), 'labelled record')}; two or more are "
+            f"needed for each process (here {processes.count})"
+        )
+    if len(records) == 0 or (name == "val" and len(records) < processes.count):
         raise empty_split_error(name)
-    listed = list_windows(store, share_of(records, sharers))
-    targets = label_matrix(store.manifest[["labels"]].iloc[records], labels)
+    # Every process draws from the whole training split, and validates its share.
+    mine = share_of(records, processes) if name == "val" else records
+    listed = list_windows(store, mine)
+    targets = label_matrix(store.manifest[["labels"]].iloc[records], labels).astype(np.uint8)
     return SplitData(records, targets, listed, open_windows(store, listed, device, residency))
 
 

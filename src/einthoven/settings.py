@@ -118,9 +118,9 @@ class Settings(BaseModel):
 
     # Training ------------------------------------------------------------------------------------
     model_name: Literal[
-        "resnet1d_wang", "xresnet1d50", "xresnet1d101", "inception1d", "se_resnet1d", "crnn",
-        "s4d", "convnext1d", "patch_transformer", "cnn2d",
-    ] = knob("resnet1d_wang", "train", "Architecture")  # fmt: skip
+        "resnet1d_views", "resnet1d_wang", "xresnet1d50", "xresnet1d101", "inception1d",
+        "se_resnet1d", "crnn", "s4d", "convnext1d", "patch_transformer", "cnn2d",
+    ] = knob("resnet1d_views", "train", "Architecture")  # fmt: skip
     crop_samples: int = knob(
         250, "train",
         "Samples of a crop that the model trains on (unset: 2.5 seconds; 0: the window)", ge=0,
@@ -131,13 +131,15 @@ class Settings(BaseModel):
         "Divide each lead by its spread over the training split, over the record, or over the lead",
     )
     augment: str = knob(
-        "none", "train", "Augmentations of training batches: none, light, strong, or a list"
+        "amplitude_scale,time_warp",
+        "train",
+        "Augmentations of training batches: none, light, strong, or a list",
     )
     batch_size_cpu: int = knob(64, "train", "Records per batch on a CPU", ge=1, le=65536)
     batch_size_gpu: int = knob(64, "train", "Records per batch on a GPU", ge=1, le=65536)
-    epochs: int = knob(20, "train", "Passes over the training split", ge=1, le=10_000)
-    lr: float = knob(0.01, "train", "Largest learning rate", gt=0, le=1)
-    weight_decay: float = knob(0.01, "train", "AdamW's decoupled weight decay", ge=0, le=1)
+    epochs: int = knob(33, "train", "Passes over the training split", ge=1, le=10_000)
+    lr: float = knob(0.005, "train", "Largest learning rate", gt=0, le=1)
+    weight_decay: float = knob(0.05, "train", "AdamW's decoupled weight decay", ge=0, le=1)
     grad_accum_steps: int = knob(
         1, "train", "Batches summed into one optimizer step", ge=1, le=4096
     )
@@ -148,10 +150,10 @@ class Settings(BaseModel):
         1.0, "train", "Largest global gradient norm (0: gradients are left alone)", ge=0
     )
     scheduler_type: Literal["cosine", "one_cycle", "step", "constant"] = knob(
-        "cosine", "train", "Learning-rate schedule"
+        "one_cycle", "train", "Learning-rate schedule"
     )
     ema_decay: float = knob(
-        0.0, "train", "Decay per step of the weights' moving average that is evaluated (0: none)",
+        0.995, "train", "Decay per step of the weights' moving average that is evaluated (0: none)",
         ge=0, lt=1,
     )  # fmt: skip
     loss: Literal["entropy", "focal", "asymmetric"] = knob(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from einthoven.batches import ResidentWindows
 from einthoven.console import log
 from einthoven.errors import MemoryShortage
 from einthoven.objective import summed_loss
 from einthoven.records import LEADS
 from einthoven.resources import is_out_of_memory, release_memory
 from einthoven.run_state import TrainState, put_back
-from einthoven.runs import Run
+from einthoven.runs import Run, batch_size_name, smallest_shared_batch
 
 # Batch statistics of a single record are no statistics.
 SMALLEST_BATCH = 2
+# Shorter ones hold hardly a heartbeat.
+SHORTEST_CROP_SECONDS = 0.8
 
 
 def make_room(run: Run, state: TrainState) -> None:
@@ -45,40 +48,62 @@ def shortage_advice(run: Run, state: TrainState) -> str:
     fits = largest_batch_that_fits(run, state)
     if not fits:
         return (
-            f"memory ran out on {run.device}, even with {SMALLEST_BATCH} records at a time; use a "
-            f"smaller MODEL_NAME than {run.settings.model_name}, or a CROP_SAMPLES below "
+            f"memory ran out on {run.device}, even with {smallest_batch(run)} records at a time; "
+            f"use a smaller MODEL_NAME than {run.settings.model_name}, or a CROP_SAMPLES below "
             f"{run.input.crop}"
         )
-    size_name = f"BATCH_SIZE_{'GPU' if run.device.type == 'cuda' else 'CPU'}"
     ways = [
-        f"{size_name}={fits} with GRAD_ACCUM_STEPS={accumulated_batches(run, fits)}: as many "
-        f"records per step as now (a batch of {fits} was tried here, and fits)",
-        f"CROP_SAMPLES={max(run.input.crop * fits // state.batch_size, 1)}: the same batch of "
-        f"shorter crops (now {run.input.crop}); takes about as much memory as that",
+        f"{batch_size_name(run.device)}={fits} with GRAD_ACCUM_STEPS="
+        f"{accumulated_batches(run, fits)}: as many records per step as now (a batch of {fits} was "
+        "tried here, and fits)",
+        *other_ways(run, fits / state.batch_size),
     ]
-    if run.dtype == torch.float32:
-        ways.append("MIXED_PRECISION=bf16: about half the memory for what a batch leaves behind")
-    else:
-        ways.append("RESIDENCY=memory: keeps the recordings out of the device's memory")
     lines = "\n".join(f"  {way}" for way in ways)
+    alone = run.processes.count == 1
     return (
         f"memory ran out on {run.device} at a batch of {state.batch_size} records. Any of these "
-        f"helps:\n{lines}\nor AUTO_BATCH=true halves the batch by itself, as often as needed. "
-        "The last save is kept; what changes a result needs another --run-name or --fresh"
+        f"helps:\n{lines}\n"
+        + ("AUTO_BATCH=true halves the batch by itself, as often as needed. " if alone else "")
+        + "The last save is kept; what changes a result needs another --run-name or --fresh"
     )
 
 
+def other_ways(run: Run, share: float) -> list[str]:
+    """Settings that leave the batch as it is; ``share`` of the memory for a batch is there."""
+    ways = []
+    shorter = int(run.input.crop * share)
+    if shorter >= run.input.fs * SHORTEST_CROP_SECONDS:
+        ways.append(
+            f"CROP_SAMPLES={shorter}: the same batch of shorter crops (now {run.input.crop}); "
+            "takes about as much memory as that batch"
+        )
+    if run.dtype == torch.float32:
+        ways.append("MIXED_PRECISION=bf16: about half the memory for what a batch leaves behind")
+    if isinstance(run.train.source, ResidentWindows) and run.train.source.samples.is_cuda:
+        ways.append("RESIDENCY=memory: keeps the recordings out of the GPU's memory")
+    ways.append(f"MODEL_NAME: a smaller one than {run.settings.model_name}")
+    return ways
+
+
+def smallest_batch(run: Run) -> int:
+    """Batch statistics of a single record are no statistics, on no process."""
+    return max(SMALLEST_BATCH, smallest_shared_batch(run.processes))
+
+
 def largest_batch_that_fits(run: Run, state: TrainState) -> int:
-    """Try half the batch, a quarter and so on, forward and backward; 0 where none fits."""
+    """Try half the batch, a quarter and so on, forward and backward; 0 where none fits.
+
+    With several processes each tries its share.
+    """
     buffers = state.batch_statistics()
     kept = [buffer.clone() for buffer in buffers]
-    size = state.batch_size // 2
-    while size >= SMALLEST_BATCH and not _fits(run, state, size):
+    size, smallest = state.batch_size // 2, smallest_batch(run)
+    while size >= smallest and not _fits(run, state, size // run.processes.count):
         release_memory(run.device)
         size //= 2
-    state.optimizer.zero_grad(set_to_none=True)
+    state.forget_gradient()
     put_back(buffers, kept)
-    return size if size >= SMALLEST_BATCH else 0
+    return size if size >= smallest else 0
 
 
 def _fits(run: Run, state: TrainState, batch_size: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,19 +21,6 @@ from einthoven.distributed import sum_over_processes
 from einthoven.objective import learning_rate_factor, summed_loss
 from einthoven.run_state import TrainState, put_back
 from einthoven.runs import Run
-
-# Which records ----------------------------------------------------------------------------------
-
-
-def micro_batches(records: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut a step's records into batches that fit, as even as can be, none of one record.
-
-    >>> [len(batch) for batch in micro_batches(np.arange(65), 32)]
-    [22, 22, 21]
-    """
-    n_batches = max(1, min(-(-len(records) // batch_size), len(records) // 2))
-    return np.array_split(records, n_batches)
-
 
 # The step ---------------------------------------------------------------------------------------
 
@@ -64,17 +50,16 @@ def train_step(
         for number, batch in enumerate(batches, 1):
             with gradients_kept_here(state.parallel, number < n_batches):
                 sums += accumulate_gradient(run, state, batch, n_records)
+        norm, is_bad = update_weights(run, state)
     except BaseException:
         # Memory may have run out; the caller may try again with smaller batches.
-        state.optimizer.zero_grad(set_to_none=True)
+        state.forget_gradient()
         put_back(buffers, kept)
         raise
-    norm, is_bad = update_weights(run, state)
     restore_where(is_bad, buffers, kept)
     if state.average is not None:
-        update_average(
-            state.average, state.model, average_decay(run.settings.ema_decay, state.step)
-        )
+        decay = average_decay(run.settings.ema_decay, state.step)
+        update_average(state.average, state.model, decay)
     state.step += 1
     return torch.cat([sum_over_processes(sums, run.processes), norm[None], is_bad[None]])
 
@@ -97,7 +82,8 @@ def gradients_kept_here(model: nn.Module, keep: bool) -> AbstractContextManager[
 
 def accumulate_gradient(run: Run, state: TrainState, batch: Batch, n_records: int) -> torch.Tensor:
     """Add a batch's gradient; returns its summed loss and right answers, ``(2,)``."""
-    x_BLS, mixed = training_inputs(run, state, batch)
+    targets = targets_of(run, batch)
+    x_BLS, mixed = training_inputs(run, state, batch, targets)
     with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
         logits = state.parallel(x_BLS)
     logits = logits.float()
@@ -109,22 +95,26 @@ def accumulate_gradient(run: Run, state: TrainState, batch: Batch, n_records: in
     # A loss that is not finite spoils the gradient on every process, so that all leave it out.
     factor = torch.where(loss.isfinite(), share, torch.nan)
     (state.scaler.scale(loss) * factor).backward()  # type: ignore[no-untyped-call]
-    targets = targets_of(run, batch)
-    return torch.stack([loss.detach(), right_answers(logits.detach(), targets, run.single)])
+    answers = logits.detach()
+    if answers.ndim == 3:
+        answers = answers.mean(1)
+    return torch.stack([loss.detach(), right_answers(answers, targets, run.single)])
 
 
-def training_inputs(run: Run, state: TrainState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def training_inputs(
+    run: Run, state: TrainState, batch: Batch, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the model sees in training ``(B, L, S)``, and what it should answer ``(B, C)``."""
     draws = Draws(run.settings.seed, state.epoch, run.train.records[batch.records])
     signal_BLS, targets_BC = augment_batch(
-        batch.signal, targets_of(run, batch), batch.n_valid, run.augmentations, draws, run.input.fs
+        batch.signal, targets, batch.n_valid, run.augmentations, draws, run.input.fs
     )
     return run.input.prepare(signal_BLS, batch.n_valid), targets_BC
 
 
 def targets_of(run: Run, batch: Batch) -> torch.Tensor:
-    """``(B, C)`` of 0 and 1, on the device."""
-    return torch.from_numpy(run.train.targets[batch.records]).to(run.device, non_blocking=True)
+    """``(B, C)`` float32 of 0 and 1, on the device."""
+    return torch.from_numpy(run.train.targets[batch.records]).to(run.device).float()
 
 
 def update_weights(run: Run, state: TrainState) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,13 +128,12 @@ def update_weights(run: Run, state: TrainState) -> tuple[torch.Tensor, torch.Ten
     limit = run.settings.clip_norm or float("inf")
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     is_bad = (~norm.isfinite()).float()
-    # The fused optimizer leaves its step out where this is 1, as for a GradScaler; an `if` would
-    # wait for the device.
+    # The fused optimizer leaves its step out where this is 1, as a GradScaler has it do; an `if`
+    # would wait for the device, and `scaler.step` would look at the gradient but not at its norm.
     optimizer.found_inf = is_bad  # type: ignore[attr-defined]
-    scaler.step(optimizer)
+    optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
     scaler.update()
-    if not scaler.is_enabled():
-        del optimizer.found_inf  # type: ignore[attr-defined]
     optimizer.zero_grad(set_to_none=True)
     return norm, is_bad
 

@@ -41,7 +41,7 @@ class WindowTable:
     """Where windows lie, one entry per window.
 
     Attributes:
-        record: ``(n,)`` index into the manifest; int32, as all four are.
+        record: ``(n,)`` index into the manifest.
         shard: ``(n,)`` index into `Store.shards`.
         row: ``(n,)`` row in the shard.
         n_valid: ``(n,)`` samples from the record; zeros follow them where the record was shorter
@@ -199,7 +199,8 @@ class Store:
             for name in ("row", "n_windows", "n_samples")
         }
         # Numbered as `shards` counts: in the order of their first record.
-        columns["shard"] = pd.factorize(self.manifest["shard"])[0].astype(np.int32)
+        number = pd.factorize(self.manifest["shard"])[0]
+        columns["shard"] = number.astype(np.min_scalar_type(len(self.shards)))
         return columns
 
 

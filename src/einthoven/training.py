@@ -6,7 +6,6 @@ runs with one seed end with the same weights, and so does one that was killed an
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
@@ -16,12 +15,13 @@ import numpy as np
 import torch
 
 from einthoven.batches import Batch, plan_epoch, training_batches
-from einthoven.checkpoint import read_checkpoint, write_checkpoint
+from einthoven.checkpoint import write_checkpoint
 from einthoven.console import log, plural, progress
 from einthoven.distributed import (
     joined_processes,
     largest_of_processes,
     own_device,
+    processes_here,
     share_of,
     wait_for_processes,
 )
@@ -29,7 +29,7 @@ from einthoven.errors import MemoryShortage, RunStopped
 from einthoven.files import stamp_step, write_json
 from einthoven.inference import choose_device
 from einthoven.interruption import StopRequest, held_signals
-from einthoven.resources import is_out_of_memory, peak_memory_mb
+from einthoven.resources import is_out_of_memory, keep_freed_memory, peak_memory_mb
 from einthoven.run_folder import is_finished, run_inputs
 from einthoven.run_state import (
     TrainState,
@@ -47,14 +47,15 @@ from einthoven.runs import (
     chosen_records,
     data_fingerprint,
     is_mapping_newer,
+    micro_batches,
     open_run,
     step_bounds,
 )
 from einthoven.settings import Settings
-from einthoven.shortage import accumulated_batches, make_room
+from einthoven.shortage import accumulated_batches, make_room, shortage_advice
 from einthoven.splits import check_splits, read_splits
-from einthoven.step import micro_batches, train_step
-from einthoven.store import open_store
+from einthoven.step import train_step
+from einthoven.store import Store, open_store
 from einthoven.tally import MAX_SKIPPED_IN_A_ROW, diverged_error
 from einthoven.tracking.trackers import Trackers, open_trackers, parse_tracking
 from einthoven.validation import predict_validation, validate, validation_thresholds
@@ -84,16 +85,11 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
         ConfigError: a tracker that is asked for is not installed, or settings do not go together.
     """
     parse_tracking(settings.tracking)
-    store = open_store(settings.workspace)
-    splits = read_splits(settings.workspace.splits_path)
-    check_splits(splits, store.manifest)
-    check_store_settings(settings, store, splits)
-    if is_mapping_newer(settings.workspace):
-        log.warning("The labels have changed since the store was made; run `einthoven prepare`")
-    chosen = chosen_records(settings, store, splits)
+    store, chosen = open_data(settings)
     data = data_fingerprint(store, chosen)
-    with joined_processes() as processes:
-        device = own_device(choose_device(settings.device), processes)
+    processes = processes_here()
+    device = own_device(choose_device(settings.device), processes)
+    with joined_processes(processes, device):
         inputs = run_inputs(settings, data, device)
         if not settings.dry_run and is_finished(settings, inputs):
             return
@@ -107,8 +103,21 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
         with run_trackers(run, state) as trackers:
             with held_signals() as request:
                 train_epochs(run, state, inputs, request, trackers)
-            finish_run(run, state, inputs)
+                finish_run(run, state, inputs)
+            if request.signal_number:
+                raise stopped_by(request.signal_number, run, state)
             trackers.log_model(run.workspace.best_model_path, state.best_epoch)
+
+
+def open_data(settings: Settings) -> tuple[Store, dict[str, np.ndarray]]:
+    """The store, checked, and the rows of its manifest that each split has."""
+    store = open_store(settings.workspace)
+    splits = read_splits(settings.workspace.splits_path)
+    check_splits(splits, store.manifest)
+    check_store_settings(settings, store, splits)
+    if is_mapping_newer(settings.workspace):
+        log.warning("The labels have changed since the store was made; run `einthoven prepare`")
+    return store, chosen_records(settings, store, splits)
 
 
 def begin_run(
@@ -148,26 +157,9 @@ def train_epochs(
         save_epoch(run, state, inputs, improved)
         trackers.log_epoch(state.history[-1])
         log.info(epoch_line(run, state, improved))
-        stop_if_asked(run, state, request)
-
-
-# glibc's names for them, from malloc.h.
-M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what a batch has freed, where it is glibc.
-
-    By default every large tensor is handed back to the system and its pages are zeroed again at
-    the next step, which took a tenth of a step's time on two cores.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(M_MMAP_THRESHOLD, 2**25)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        signal_number = largest_of_processes(request.signal_number, run.processes)
+        if signal_number:
+            raise stopped_by(signal_number, run, state)
 
 
 # An epoch ---------------------------------------------------------------------------------------
@@ -212,16 +204,16 @@ def train_steps(run: Run, state: TrainState, after_look: Callable[[], None]) -> 
     )  # fmt: skip
     for records, parts, batches in steps:
         figures = try_step(run, state, batches, len(parts), len(records))
-        if figures is not None:
-            unread.append((figures, records))
-            state.step_in_epoch += 1
-        is_end = figures is None or state.step_in_epoch == run.steps_per_epoch
+        if figures is None:
+            look_at_figures(run, state, unread)
+            raise MemoryShortage(f"a batch of {state.batch_size} records does not fit")
+        unread.append((figures, records))
+        state.step_in_epoch += 1
+        is_end = state.step_in_epoch == run.steps_per_epoch
         if len(unread) >= STEPS_PER_LOOK[run.device.type] or is_end:
             look_at_figures(run, state, unread)
             state.tally.seconds = time.perf_counter() - before
             after_look()
-        if figures is None:
-            raise MemoryShortage(f"a batch of {state.batch_size} records does not fit")
 
 
 def try_step(
@@ -269,22 +261,34 @@ def look_at_figures(
     if not unread:
         return
     figures = torch.stack([figures for figures, _ in unread]).cpu().tolist()
-    for row, (_, records) in zip(figures, unread, strict=True):
+    first = state.step - len(unread) + 1
+    for number, (row, (_, records)) in enumerate(zip(figures, unread, strict=True), first):
         state.tally.add(row, len(records))
+        if not state.tally.n_skipped_in_a_row:
+            state.skipped.clear()
+            continue
+        state.skipped.append((number, row, records))
         if state.tally.n_skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            path = write_not_finite(run, state, records, row)
+            path = write_not_finite(run, state)
             raise diverged_error(run.settings.lr, state.epoch + 1, path)
     unread.clear()
 
 
-def write_not_finite(run: Run, state: TrainState, records: np.ndarray, figures: list[float]) -> str:
-    """Write which records the last step held that had to be left out; returns where."""
+def write_not_finite(run: Run, state: TrainState) -> str:
+    """Write which records the steps held that had to be left out; returns where."""
     path = run.workspace.checkpoints_dir / "not_finite.json"
-    loss, _, norm, _ = figures
-    names = run.store.manifest["record"].iloc[run.train.records[records]].tolist()
-    facts = {"epoch": state.epoch + 1, "step": state.step, "records": names}
+    names = run.store.manifest["record"]
+    steps = [
+        {
+            "step": number,
+            "loss": str(loss),
+            "gradient_norm": str(norm),
+            "records": names.iloc[run.train.records[records]].tolist(),
+        }
+        for number, (loss, _, norm, _), records in state.skipped
+    ]
     if run.processes.is_first:
-        write_json(path, facts | {"loss": str(loss), "gradient_norm": str(norm)})
+        write_json(path, {"epoch": state.epoch + 1, "steps": steps})
     return str(path)
 
 
@@ -294,29 +298,36 @@ def save_or_stop(
     """Between two steps: save when it is time to, and stop when somebody has asked for it."""
     minutes = run.settings.checkpoint_minutes
     is_due = 0 < minutes <= (time.monotonic() - state.saved_at) / 60
-    is_asked = largest_of_processes(request.signal_number, run.processes)
-    if is_due or is_asked:
-        save_state(run, state, inputs)
-    stop_if_asked(run, state, request)
-
-
-def stop_if_asked(run: Run, state: TrainState, request: StopRequest) -> None:
-    """Leave, now that the state is saved, if a signal has asked for it."""
+    # Read once: a signal that comes after this has to wait for the next look, or it would stop a
+    # run that has not been saved.
     signal_number = largest_of_processes(request.signal_number, run.processes)
+    if is_due or signal_number:
+        save_state(run, state, inputs)
     if signal_number:
-        raise RunStopped(
-            f"stopped {place_in_run(run, state)}, and saved; the same command goes on from here",
-            exit_code=128 + signal_number,
-        )
+        raise stopped_by(signal_number, run, state)
+
+
+def stopped_by(signal_number: int, run: Run, state: TrainState) -> RunStopped:
+    """How a run ends that a signal has stopped, now that its state is saved."""
+    how = "the same command without --fresh" if run.settings.fresh else "the same command"
+    return RunStopped(
+        f"stopped {place_in_run(run, state)}, and saved; {how} goes on from here",
+        exit_code=128 + signal_number,
+    )
 
 
 def dry_run(run: Run, state: TrainState) -> None:
     """Ten steps, to see that everything works; nothing is written."""
     state.parallel.train()
-    losses = []
-    for records, parts, batches in islice(steps_of_epoch(run, state), DRY_RUN_STEPS):
-        figures = train_step(run, state, batches, len(parts), len(records))
-        losses.append(float(figures[0]) / len(records))
+    losses: list[float] = []
+    while len(losses) < DRY_RUN_STEPS:
+        for records, parts, batches in islice(steps_of_epoch(run, state), DRY_RUN_STEPS):
+            figures = try_step(run, state, batches, len(parts), len(records))
+            if figures is None:
+                raise MemoryShortage(shortage_advice(run, state))
+            losses.append(float(figures[0]) / len(records))
+        state.epoch += 1
+    del losses[DRY_RUN_STEPS:]
     log.info(
         "Dry run: %s, loss %.3f -> %.3f; nothing was written",
         plural(len(losses), "step"),
@@ -356,15 +367,12 @@ def epoch_line(run: Run, state: TrainState, improved: bool) -> str:
 
 def finish_run(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
     """Set the best model's thresholds on the validation split, and stamp the run as finished."""
-    path = run.workspace.best_model_path
-    wait_for_processes(run.processes)
-    values = read_checkpoint(path)
+    path, values = run.workspace.best_model_path, dict(state.best)
     state.predictor.load_state_dict(values["weights"])
     values["thresholds"] = validation_thresholds(run, predict_validation(run, state.predictor))
     if state.average is not None:
         state.model.load_state_dict(values["raw_weights"])
         values["raw_validation"] = validate(run, state.model)
-    wait_for_processes(run.processes)
     if run.processes.is_first:
         write_checkpoint(path, values)
         stamp_step(run.workspace.step_path("train"), inputs)

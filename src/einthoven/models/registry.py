@@ -1,7 +1,8 @@
 """The architectures by name.
 
 A model maps standardised leads ``(B, L, S)`` to one logit per class ``(B, C)``, for any number of
-samples. To add one, write a module beside this one and a line in `MODELS`.
+samples; an ensemble does so in evaluation, and in training gives those of each member,
+``(B, M, C)``. To add one, write a module beside this one and a line in `MODELS`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from einthoven.models.crnn import Crnn
 from einthoven.models.inception1d import Inception1d
 from einthoven.models.patch_transformer import PatchTransformer
 from einthoven.models.resnet1d import ResNet1d
+from einthoven.models.resnet1d_views import ResNet1dViews
 from einthoven.models.s4d import S4d
 from einthoven.models.se_resnet1d import SeResNet1d
 from einthoven.models.xresnet1d import xresnet1d50, xresnet1d101
 from einthoven.settings import did_you_mean
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet1d_views": ResNet1dViews,
     "resnet1d_wang": ResNet1d,
     "xresnet1d50": xresnet1d50,
     "xresnet1d101": xresnet1d101,
