@@ -1,13 +1,14 @@
 """Our default training against the PTB-XL benchmark's own, in the same folds, at no more CPU time.
 
     python benchmarks/recipe.py --dataset-dir PTB_XL --root WORK [--seed 0] [--group 0 1 2]
+                                [--both-arithmetics]
 
 PTB-XL's folds 1 to 9 are held out in three groups; both recipes train on the other six folds and
 predict the group with the weights of their last epoch, so that nothing is picked on what is scored.
 Fold 10 is not touched. Reported are macro AUROC, the mean over the three groups, of ours and of
 `reference_recipe`, and their paired difference with a 95 % interval from a bootstrap over patients;
-and CPU seconds of training, both in the same arithmetic and with one thread. Ours is also run in
-the other arithmetic, for the effect of bfloat16. Runs that are finished are kept, so that the
+and CPU seconds of training, both in bfloat16 and with one thread. ``--both-arithmetics`` also runs
+ours in float32, for the effect of bfloat16. Runs that are finished are kept, so that the
 script goes on where it was stopped; ``--group`` lets two processes share the work.
 Writes results/recipe.json once all groups are there.
 """
@@ -156,18 +157,18 @@ def figure(value: float, samples: np.ndarray, n: int) -> dict[str, Any]:
 
 
 def summarise(given: argparse.Namespace) -> dict[str, Any]:
-    """Scores and differences over all groups."""
-    read = {
-        kind: [read_json(given.root / f"{kind}{group}_seed{given.seed}.json") for group in range(3)]
-        for kind in ("bf16", "off", "reference")
+    """Scores and differences of what has been run in all groups; ours is compared with each."""
+    answers = {
+        OURS: ("bf16", OURS), OURS_OTHER: ("off", OURS), REFERENCE: ("reference", REFERENCE),
+        REFERENCE_MEAN: ("reference", REFERENCE_MEAN),
+    }  # fmt: skip
+    read = {kind: read_groups(given, kind) for kind in ("bf16", "off", "reference")}
+    scored = {
+        name: macro_samples(read[kind], answer, given.seed)
+        for name, (kind, answer) in answers.items()
+        if read[kind]
     }
     n = sum(len(part["targets"]) for part in read["bf16"])
-    scored = {
-        OURS: macro_samples(read["bf16"], OURS, given.seed),
-        OURS_OTHER: macro_samples(read["off"], OURS, given.seed),
-        REFERENCE: macro_samples(read["reference"], REFERENCE, given.seed),
-        REFERENCE_MEAN: macro_samples(read["reference"], REFERENCE_MEAN, given.seed),
-    }
     base, base_samples = scored[OURS]
     return {
         "split": "PTB-XL folds 1-9, superdiagnostic, held out in groups 1-3, 4-6, 7-9; "
@@ -176,15 +177,21 @@ def summarise(given: argparse.Namespace) -> dict[str, Any]:
         "auroc": {name: figure(*found, n) for name, found in scored.items()},
         "ours_minus": {
             name: figure(base - value, base_samples - samples, n)
-            for name, (value, samples) in scored.items() if name != OURS
+            for name, (value, samples) in scored.items()
+            if name != OURS
         },
         "cpu_s": {
-            name: [round(part["cpu_s"], 1) for part in read[kind]]
-            for name, kind in ((OURS, "bf16"), (OURS_OTHER, "off"), (REFERENCE, "reference"))
+            name: [round(part["cpu_s"], 1) for part in read[answers[name][0]]] for name in scored
         },
         "versions": versions(),
         "hardware": hardware(torch.device("cpu")),
-    }  # fmt: skip
+    }
+
+
+def read_groups(given: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+    """What one kind of run has predicted, group by group; nothing unless all groups are there."""
+    paths = [given.root / f"{kind}{group}_seed{given.seed}.json" for group in range(len(GROUPS))]
+    return [read_json(path) for path in paths] if all(path.exists() for path in paths) else []
 
 
 def main() -> None:
@@ -193,20 +200,17 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--group", type=int, nargs="+", default=[0, 1, 2], choices=[0, 1, 2])
+    parser.add_argument("--both-arithmetics", action="store_true")
     given = parser.parse_args()
-    setup_logging(quiet=False)
+    setup_logging()
     torch.set_num_threads(1)
     for group in given.group:
         name = f"{group}_seed{given.seed}.json"
         keep(given.root / f"bf16{name}", lambda g=group: run_ours(given, g, "bf16"))
         keep(given.root / f"reference{name}", lambda g=group: run_reference(given, g))
-        keep(given.root / f"off{name}", lambda g=group: run_ours(given, g, "off"))
-    parts = [
-        given.root / f"{kind}{group}_seed{given.seed}.json"
-        for kind in ("bf16", "off", "reference")
-        for group in range(3)
-    ]
-    if all(path.exists() for path in parts):
+        if given.both_arithmetics:
+            keep(given.root / f"off{name}", lambda g=group: run_ours(given, g, "off"))
+    if read_groups(given, "bf16") and read_groups(given, "reference"):
         result = summarise(given)
         write_json(RESULTS, result)
         log.info("%s", result["ours_minus"])

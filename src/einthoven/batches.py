@@ -76,7 +76,7 @@ class ResidentWindows:
     device: torch.device
 
     def fetch(self, windows: np.ndarray) -> torch.Tensor:
-        chosen = torch.from_numpy(windows).to(self.samples.device)
+        chosen = to_device(torch.from_numpy(windows), self.samples.device)
         if self.samples.device.type == self.device.type:
             return self.samples.index_select(0, chosen)
         shape = (len(windows), *self.samples.shape[1:])
@@ -115,7 +115,11 @@ def empty_windows(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def to_device(samples: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a buffer of `empty_windows`; the host does not wait for a CUDA device."""
+    """Copy to a device; the host does not wait for a CUDA device.
+
+    From pinned memory the copy goes on by itself; of what is not pinned, CUDA takes a copy of its
+    own before it lets the host go on.
+    """
     return samples.to(device, non_blocking=device.type == "cuda")
 
 
@@ -324,6 +328,6 @@ def crop_batch(
     records: np.ndarray,
 ) -> Batch:
     """Cut one crop of each of some fetched windows."""
-    signal = cut_crops(samples, torch.from_numpy(starts).to(samples.device), crop)
+    signal = cut_crops(samples, to_device(torch.from_numpy(starts), samples.device), crop)
     n_valid = np.clip(listed.n_valid[windows] - starts, 0, crop)
-    return Batch(signal, torch.from_numpy(n_valid).to(signal.device), records)
+    return Batch(signal, to_device(torch.from_numpy(n_valid), signal.device), records)

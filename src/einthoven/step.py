@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from einthoven.augment.batch import augment_batch
 from einthoven.augment.draws import Draws
 from einthoven.averaging import average_decay, update_average
-from einthoven.batches import Batch
+from einthoven.batches import Batch, to_device
 from einthoven.distributed import sum_over_processes
 from einthoven.objective import learning_rate_factor, summed_loss
 from einthoven.run_state import TrainState, put_back
@@ -114,7 +114,7 @@ def training_inputs(
 
 def targets_of(run: Run, batch: Batch) -> torch.Tensor:
     """``(B, C)`` float32 of 0 and 1, on the device."""
-    return torch.from_numpy(run.train.targets[batch.records]).to(run.device).float()
+    return to_device(torch.from_numpy(run.train.targets[batch.records]), run.device).float()
 
 
 def update_weights(run: Run, state: TrainState) -> tuple[torch.Tensor, torch.Tensor]:

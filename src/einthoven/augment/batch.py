@@ -26,6 +26,7 @@ from einthoven.augment.recorder import (
     drop_leads,
     mask_time,
 )
+from einthoven.batches import to_device
 from einthoven.errors import ConfigError
 from einthoven.settings import AUGMENT_PRESETS, AUGMENTATION_NAMES, did_you_mean
 
@@ -135,13 +136,13 @@ def augment_batch(
     x_BLS = signal_BLS.to(torch.float32, copy=True)
     recorded = find_recorded(x_BLS, n_valid_B, fs)
     table = draws.table(names)
-    uniforms = torch.from_numpy(table).to(x_BLS.device)
+    uniforms = to_device(torch.from_numpy(table), x_BLS.device)
     for number, name in enumerate(names):
         chosen = np.flatnonzero(table[:, number, 0] < AUGMENTED_SHARE[name])
         if len(chosen) == 0:
             continue
         # The host knows which, so that only they are computed and nothing waits for the device.
-        rows = torch.from_numpy(chosen).to(x_BLS.device)
+        rows = to_device(torch.from_numpy(chosen), x_BLS.device)
         own_BLS, here = x_BLS.index_select(0, rows), recorded.of(rows)
         u_BU = uniforms[:, number, 1:].index_select(0, rows)
         if name in MIXTURES:
