@@ -34,9 +34,9 @@ MOMENTS = (
 def settings_of(root: Path, run_name: str) -> Settings:
     """Everything on that has a state of its own: accumulation, average, augmentation, saves."""
     return Settings(
-        root=root, run_name=run_name, model_name="resnet1d_wang", epochs=5, batch_size_cpu=8,
+        root=root, run_name=run_name, model_name="resnet1d_wang", epochs=12, batch_size_cpu=8,
         grad_accum_steps=2, crop_samples=100, target_samples=200, lr=0.003, device="cpu",
-        early_stop_patience=3, ema_decay=0.9, augment="strong", checkpoint_minutes=1e-6,
+        early_stop_patience=8, ema_decay=0.9, augment="strong", checkpoint_minutes=1e-6,
         tracking="none",
     )  # fmt: skip
 

@@ -186,7 +186,7 @@ def test_other_settings_stop_with_the_difference_and_the_two_ways_on(finished: P
     before = files_of(finished)
     result = einthoven_run(finished, "--lr", "0.5")
     message = str(result.exception)
-    assert "lr: 0.01 -> 0.5" in message and "--run-name" in message and "--fresh" in message
+    assert "lr: 0.005 -> 0.5" in message and "--run-name" in message and "--fresh" in message
     assert files_of(finished) == before
 
 

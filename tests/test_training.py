@@ -108,7 +108,7 @@ def test_a_run_stopped_between_epochs_ends_with_the_same_bits(root, monkeypatch)
 
 
 def test_the_best_model_is_that_of_the_best_epoch_and_not_the_last(root, monkeypatch):
-    scores = iter([0.2, 0.9, 0.3])
+    scores = iter([0.2, 0.9, 0.3, 0.1])  # the last one is of the raw weights of the best epoch
     real = training.validate
     monkeypatch.setattr(
         training, "validate", lambda run, model: real(run, model) | {"val_f1_macro": next(scores)}
