@@ -131,6 +131,7 @@ def main() -> None:
             "epochs": given.epochs,
             "seed": given.seed,
             "crop": settings.crop,
+            "arithmetic": settings.mixed_precision,
         }
         keep_result(given.output, facts, name, result)
         log.info("%s: macro AUROC %.3f", name, result["auroc"]["value"])

@@ -38,7 +38,6 @@ import pyarrow as pa
 import torch
 from scipy.signal import resample
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from einthoven import training
@@ -47,7 +46,7 @@ from einthoven.inference import choose_device
 from einthoven.labels.sets import load_label_set
 from einthoven.models.costs import count_flops
 from einthoven.models.registry import MODELS, build_model
-from einthoven.objective import make_optimizer
+from einthoven.objective import make_optimizer, summed_loss
 from einthoven.records import LEADS
 from einthoven.resources import peak_memory_mb
 from einthoven.run_state import TrainState, new_state
@@ -142,9 +141,8 @@ def plain_step(
 
 
 def task_loss(run: Run, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    if run.single:
-        return functional.cross_entropy(logits, targets.argmax(-1), weight=run.weights)
-    return functional.binary_cross_entropy_with_logits(logits, targets)
+    """The run's own loss, so that an ensemble's members each have theirs."""
+    return summed_loss(logits, targets, run.single, run.weights) / len(targets)
 
 
 # b. Our loop -------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ class Settings(BaseModel):
         "auto", "train", "Weigh classes by inverse frequency (auto: where records have one label)"
     )
     early_stop_patience: int = knob(
-        10, "train", "Epochs without a better validation score before stopping (0: never)", ge=0
+        0, "train", "Epochs without a better validation score before stopping (0: never)", ge=0
     )
     best_metric: Literal["f1", "auroc"] = knob(
         "f1", "train", "Validation score, macro, that picks the best epoch"
