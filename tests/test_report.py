@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from einthoven.errors import DataError
 from einthoven.figures.ecg_paper import plot_ecg
-from einthoven.files import write_json
+from einthoven.files import read_json, write_json
 from einthoven.records import LEADS
 from einthoven.report.tables import load_run_files
 from einthoven.report.verdict import report_warnings
@@ -228,3 +228,16 @@ def test_report_notices_that_the_model_has_changed_since(
     page, _ = parse_page(write_report(settings))
     assert "The model file has changed since these scores" in page
     assert "The figure roc_curves is not there." in page
+
+
+def test_a_run_whose_memory_ran_out_or_whose_steps_were_left_out_says_so(tmp_path: Path) -> None:
+    settings = make_workspace(tmp_path, ("MI", "NORM"), single=True, archives={"ptb-xl": 40})
+    path = settings.workspace.checkpoints_dir / "training_history.json"
+    history = read_json(path)
+    assert not [w for w in report_warnings(load_run_files(settings.workspace)) if "batches" in w]
+    history[0] |= {"batch_size": 64, "skipped_steps": 2}
+    history[1] |= {"batch_size": 16, "skipped_steps": 1}
+    write_json(path, history)
+    warnings = " ".join(report_warnings(load_run_files(settings.workspace)))
+    assert "batches were cut from 64 to 16 records" in warnings
+    assert "3 training steps left out" in warnings
