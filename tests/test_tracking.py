@@ -193,7 +193,11 @@ def test_the_scores_of_the_only_archive_are_not_told_twice():
 def test_settings_are_told_without_the_places_of_the_records(tmp_path):
     settings = make_run(tmp_path, "none", dataset_dir=tmp_path / "patients")
     told = described_settings(settings)
-    assert told["lr"] == "0.01" and told["versions.torch"] == "2" and told["n_train"] == "7"
+    assert (
+        told["lr"] == str(Settings().lr)
+        and told["versions.torch"] == "2"
+        and told["n_train"] == "7"
+    )
     assert told["labels"] == "AF, ST/T"
     assert not any(str(tmp_path) in value for value in told.values())
 
@@ -227,7 +231,7 @@ def test_tensorboard_shows_settings_epochs_and_model(tmp_path, said):
         trackers.log_model(settings.workspace.best_model_path, 2)
     assert scalars(settings, "train/loss") == [(1, 1.0), (2, 0.5)]
     assert scalars(settings, "val_f1/AF") == [(1, 0.05), (2, 0.1)]
-    assert "| lr | 0.01 |" in text_of(settings, "settings")
+    assert f"| lr | {Settings().lr} |" in text_of(settings, "settings")
     assert text_of(settings, "model").startswith("best_model.pth, epoch 2, ")
     assert f'tensorboard --logdir "{tmp_path}' in said.text
 
@@ -330,7 +334,7 @@ def mlflow(shared_root, monkeypatch) -> Mlflow:
 def assert_everything_is_there(mlflow: Mlflow, settings: Settings, tmp_path: Path) -> None:
     run = mlflow.run(settings)
     assert run.info.run_name == settings.run_name and run.info.status == "FINISHED"
-    assert run.data.params["lr"] == "0.01" and run.data.params["versions.torch"] == "2"
+    assert run.data.params["lr"] == str(Settings().lr) and run.data.params["versions.torch"] == "2"
     assert mlflow.metric(settings, "train/loss") == [(1, 1.0), (2, 0.5)]
     assert mlflow.metric(settings, "val_f1/AF") == [(1, 0.05), (2, 0.1)]
     assert mlflow.metric(settings, "test/auroc_macro") == [(2, 0.9)]
@@ -393,7 +397,7 @@ def test_a_run_killed_before_mlflow_answered_is_no_second_run(shared_root, mlflo
         open_trackers(settings, [])
     with open_trackers(settings, []) as trackers:
         trackers.log_epoch(row(1))
-    assert mlflow.run(settings).data.params["lr"] == "0.01"  # which expects one run
+    assert mlflow.run(settings).data.params["lr"] == str(Settings().lr)  # which expects one run
 
 
 @pytest.mark.parametrize(
