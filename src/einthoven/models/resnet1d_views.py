@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from einthoven.models.resnet1d import ConcatPool1d
-from einthoven.models.xresnet1d import normed_conv1d
+from einthoven.models.xresnet1d import normed_conv1d, pooled_shortcut
 
 # Shape suffixes: B batch, L lead, S sample, F feature, C class, M member.
 
@@ -78,12 +78,7 @@ class PooledShortcutBlock1d(nn.Module):
             nn.ReLU(),
             normed_conv1d(n_out, n_out, kernel_size, starts_at_zero=True),
         )
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            # Three samples, so that an odd length becomes the branch's.
-            self.shortcut.append(nn.AvgPool1d(3, stride, 1, count_include_pad=False))
-        if n_in != n_out:
-            self.shortcut.append(normed_conv1d(n_in, n_out))
+        self.shortcut = pooled_shortcut(n_in, n_out, stride)
 
     def forward(self, x_BFS: torch.Tensor) -> torch.Tensor:
         h_BFS: torch.Tensor = self.branch(x_BFS) + self.shortcut(x_BFS)

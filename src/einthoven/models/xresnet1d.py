@@ -51,6 +51,18 @@ class PeakPool1d(nn.Module):
         return peaks_BFS
 
 
+def pooled_shortcut(n_in: int, n_out: int, stride: int) -> nn.Sequential:
+    """What stands beside a block's branch: the input, averaged rather than sampled."""
+    shortcut = nn.Sequential()
+    if stride > 1:
+        # Three samples rather than the paper's two: the length of an odd input is then the
+        # branch's, without a rounding mode that torch.export cannot follow.
+        shortcut.append(nn.AvgPool1d(3, stride, 1, count_include_pad=False))
+    if n_in != n_out:
+        shortcut.append(normed_conv1d(n_in, n_out))
+    return shortcut
+
+
 class Bottleneck1d(nn.Module):
     """Narrow, convolve, widen, around a shortcut; it starts as the shortcut alone.
 
@@ -71,13 +83,7 @@ class Bottleneck1d(nn.Module):
             nn.ReLU(),
             normed_conv1d(width, n_out, starts_at_zero=True),
         )
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            # Three samples rather than the paper's two: the length of an odd input is then the
-            # branch's, without a rounding mode that torch.export cannot follow.
-            self.shortcut.append(nn.AvgPool1d(3, stride, 1, count_include_pad=False))
-        if n_in != n_out:
-            self.shortcut.append(normed_conv1d(n_in, n_out))
+        self.shortcut = pooled_shortcut(n_in, n_out, stride)
 
     def forward(self, x_BFS: torch.Tensor) -> torch.Tensor:
         h_BFS: torch.Tensor = self.branch(x_BFS) + self.shortcut(x_BFS)
