@@ -193,8 +193,8 @@ def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> N
         raise CheckpointError(other_run_message(run.settings, "stopped", changes))
     state.restore(values["state"])
     check_same_place(run, state)
-    restore_best_model(run, state)
     log.info("Going on %s", place_in_run(run, state))
+    restore_best_model(run, state)
     changes = changes_between(values["made_with"], made_with(run))
     if changes:
         log.warning(
