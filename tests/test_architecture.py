@@ -12,8 +12,9 @@ ROOMS = [
     "errors", "console", "resources", "files", "settings", "records", "labels", "signal", "quality",
     "readers", "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "workers",
     "prepare", "residency", "batches", "augment", "models", "checkpoint", "inference", "metrics",
-    "bootstrap", "scoring", "objective", "distributed", "runs", "run_folder", "averaging", "tally",
-    "run_state", "tracking", "shortage", "step", "interruption", "validation", "training",
+    "bootstrap", "scoring", "objective", "interruption", "distributed", "runs", "run_folder",
+    "averaging", "tally",
+    "run_state", "tracking", "shortage", "step", "validation", "training",
     "figures", "evaluation", "samples", "examples", "prediction", "report", "smoke", "modes",
     "preflight", "cli",
 ]  # fmt: skip

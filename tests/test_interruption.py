@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the step is finished, the state saved, and a line says how to go on."""
 
+import io
 import os
 import signal
 import subprocess
@@ -86,3 +87,10 @@ def test_outside_the_main_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [(before, 0)]
+
+
+def test_a_signal_is_held_where_standard_error_is_no_file(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with held_signals() as request:
+        signal.raise_signal(signal.SIGTERM)
+        assert request.signal_number == signal.SIGTERM

@@ -24,6 +24,7 @@ from einthoven.errors import (
     ProcessLost,
     RunStopped,
 )
+from einthoven.interruption import ignore_termination
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,19 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
     try:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         yield
+        # One that goes while another still writes can abort both.
+        wait_for_processes(processes)
     except EinthovenError as error:
+        if isinstance(error, RunStopped):
+            wait_for_processes(processes)
         # What one process alone has met, it alone can tell.
         error.is_of_one_process = not isinstance(error, RunStopped | ConfigError | CheckpointError)
         raise
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
+        # torchrun is about to end this process; it has to say why first.
+        ignore_termination()
         raise ProcessLost(
             f"process {processes.rank} of {processes.count} has lost another one of this job, "
             "which has died or cannot be reached; if it said why, that stands above. "

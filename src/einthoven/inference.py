@@ -18,6 +18,7 @@ from einthoven.batches import (
     fetch_ahead,
     list_windows,
     open_windows,
+    to_device,
 )
 from einthoven.checkpoint import ModelInput, TrainedModel
 from einthoven.console import plural, progress
@@ -127,10 +128,11 @@ def _window_probabilities(
     starts = overlapping_starts(n_valid, model_input.window, model_input.crop)
     n, k = starts.shape
     row = torch.arange(n, device=samples.device).repeat_interleave(k)
-    start = torch.from_numpy(starts.reshape(-1)).to(samples.device)
+    start = to_device(torch.from_numpy(starts.reshape(-1)), samples.device)
     crops = samples.unfold(2, model_input.crop, 1)[row, :, start]
     recorded = np.clip(n_valid[:, None] - starts, 0, model_input.crop)
-    x_BLS = model_input.prepare(crops, torch.from_numpy(recorded.reshape(-1)).to(samples.device))
+    n_recorded = to_device(torch.from_numpy(recorded.reshape(-1)), samples.device)
+    x_BLS = model_input.prepare(crops, n_recorded)
     logits = model(x_BLS)
     probabilities = logits.softmax(-1) if single else logits.sigmoid()
     mean: torch.Tensor = probabilities.view(n, k, -1).mean(1)

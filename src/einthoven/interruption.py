@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
 # What clusters, containers and terminals send to end a program.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STANDARD_ERROR = 2
 STOPPING = b"Stopping as soon as this is saved (once more Ctrl-C: at once, unsaved)\n"
 
 
@@ -32,8 +32,10 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self.signal_number:
             self.signal_number = signal_number
-            # Not by the log, which may be in the middle of a line.
-            os.write(sys.stderr.fileno(), STOPPING)
+            # Not by the log, which may be in the middle of a line, and not by `sys.stderr`, which
+            # may be a buffer without a file: an error here would end the step.
+            with suppress(OSError):
+                os.write(STANDARD_ERROR, STOPPING)
 
 
 @contextmanager
@@ -52,3 +54,9 @@ def held_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore_termination() -> None:
+    """Let SIGTERM no longer end this process, which is about to end by itself."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

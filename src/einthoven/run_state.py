@@ -115,7 +115,6 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "tally": self.tally.values(),
-            "best": self.best,
             **{name: getattr(self, name) for name in PLAIN_FIELDS},
         }
 
@@ -127,7 +126,6 @@ class TrainState:
         self.optimizer.load_state_dict(values["optimizer"])
         self.scaler.load_state_dict(values["scaler"])
         self.tally = EpochTally(**values["tally"])
-        self.best = values["best"]
         for name in PLAIN_FIELDS:
             setattr(self, name, values[name])
 
@@ -139,7 +137,7 @@ def put_back(tensors: list[torch.Tensor], kept: list[torch.Tensor]) -> None:
 
 
 PLAIN_FIELDS = (
-    "batch_size", "epoch", "step", "step_in_epoch", "best_score", "best_epoch", "history",
+    "batch_size", "epoch", "step", "step_in_epoch", "best_score", "best_epoch", "best", "history",
 )  # fmt: skip
 
 
@@ -269,10 +267,7 @@ def set_damaged_aside(run: Run) -> None:
 
 
 def place_in_run(run: Run, state: TrainState) -> str:
-    """Where a run stands, in words.
-
-    It is what a stopped run says when it goes on.
-    """
+    """Where a run stands, in words."""
     if state.step_in_epoch:
         return (
             f"in epoch {state.epoch + 1} of {run.n_epochs}, after step {state.step_in_epoch} of "
@@ -298,12 +293,12 @@ def clear_old_run(run: Run) -> None:
 
 def save_state(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
     """Write what a stopped run goes on from; the file before it stays until the next save."""
-    values = {
-        "inputs": plain_inputs(inputs),
-        "made_with": made_with(run),
-        "state": state.values(),
-    }
     if run.processes.is_first:
+        values = {
+            "inputs": plain_inputs(inputs),
+            "made_with": made_with(run),
+            "state": state.values(),
+        }
         write_checkpoint(last_path(run), values, previous_path(run))
     state.saved_at = time.monotonic()
 

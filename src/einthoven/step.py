@@ -22,8 +22,6 @@ from einthoven.objective import learning_rate_factor, summed_loss
 from einthoven.run_state import TrainState, put_back
 from einthoven.runs import Run
 
-# The step ---------------------------------------------------------------------------------------
-
 
 def train_step(
     run: Run, state: TrainState, batches: Iterable[Batch], n_batches: int, n_records: int

@@ -100,13 +100,12 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
             dry_run(run, state)
             return
         begin_run(run, state, inputs, origins or {})
-        with run_trackers(run, state) as trackers:
-            with held_signals() as request:
-                train_epochs(run, state, inputs, request, trackers)
-                finish_run(run, state, inputs)
-            if request.signal_number:
-                raise stopped_by(request.signal_number, run, state)
+        with held_signals() as request, run_trackers(run, state) as trackers:
+            train_epochs(run, state, inputs, request, trackers)
+            finish_run(run, state, inputs)
             trackers.log_model(run.workspace.best_model_path, state.best_epoch)
+        if request.signal_number:
+            raise stopped_by(request.signal_number, run, state)
 
 
 def open_data(settings: Settings) -> tuple[Store, dict[str, np.ndarray]]:
