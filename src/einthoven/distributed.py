@@ -7,6 +7,7 @@ CUDA GPU.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,8 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
         ) from error
     finally:
         if distributed.is_initialized():
+            # What still holds the group when Python ends would abort the process.
+            gc.collect()
             distributed.destroy_process_group()
 
 

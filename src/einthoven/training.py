@@ -18,6 +18,7 @@ from einthoven.batches import Batch, plan_epoch, training_batches
 from einthoven.checkpoint import write_checkpoint
 from einthoven.console import log, plural, progress
 from einthoven.distributed import (
+    Processes,
     joined_processes,
     largest_of_processes,
     own_device,
@@ -86,26 +87,38 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
     """
     parse_tracking(settings.tracking)
     store, chosen = open_data(settings)
-    data = data_fingerprint(store, chosen)
     processes = processes_here()
     device = own_device(choose_device(settings.device), processes)
     with joined_processes(processes, device):
-        inputs = run_inputs(settings, data, device)
-        if not settings.dry_run and is_finished(settings, inputs):
-            return
-        run = open_run(settings, store, chosen, data, device, processes)
-        state = new_state(run)
-        keep_freed_memory()
-        if settings.dry_run:
-            dry_run(run, state)
-            return
-        begin_run(run, state, inputs, origins or {})
-        with held_signals() as request, run_trackers(run, state) as trackers:
-            train_epochs(run, state, inputs, request, trackers)
-            finish_run(run, state, inputs)
-            trackers.log_model(run.workspace.best_model_path, state.best_epoch)
-        if request.signal_number:
-            raise stopped_by(request.signal_number, run, state)
+        train_together(settings, store, chosen, device, processes, origins or {})
+
+
+def train_together(
+    settings: Settings,
+    store: Store,
+    chosen: Mapping[str, np.ndarray],
+    device: torch.device,
+    processes: Processes,
+    origins: Mapping[str, str],
+) -> None:
+    """Train, among processes that have joined; nothing of the model outlives their group."""
+    data = data_fingerprint(store, chosen)
+    inputs = run_inputs(settings, data, device)
+    if not settings.dry_run and is_finished(settings, inputs):
+        return
+    run = open_run(settings, store, chosen, data, device, processes)
+    state = new_state(run)
+    keep_freed_memory()
+    if settings.dry_run:
+        dry_run(run, state)
+        return
+    begin_run(run, state, inputs, origins)
+    with held_signals() as request, run_trackers(run, state) as trackers:
+        train_epochs(run, state, inputs, request, trackers)
+        finish_run(run, state, inputs)
+        trackers.log_model(run.workspace.best_model_path, state.best_epoch)
+    if request.signal_number:
+        raise stopped_by(request.signal_number, run, state)
 
 
 def open_data(settings: Settings) -> tuple[Store, dict[str, np.ndarray]]:
