@@ -26,6 +26,7 @@ from cross_validation import (
 )
 
 from einthoven.checkpoint import load_trained_model, read_checkpoint
+from einthoven.configuration import load_settings
 from einthoven.console import log, setup_logging
 from einthoven.files import read_json, write_json
 from einthoven.inference import choose_device
@@ -33,7 +34,7 @@ from einthoven.models.costs import count_flops, count_parameters
 from einthoven.models.registry import MODELS
 from einthoven.prepare import prepare_archives
 from einthoven.records import LEADS
-from einthoven.settings import Settings, load_settings
+from einthoven.settings import Settings
 from einthoven.training import train_production
 
 RESULTS = Path(__file__).resolve().parent / "results" / "models.json"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from einthoven import evaluation
+from einthoven import evaluated, evaluation
+from einthoven.calibration.maps import Calibration, no_calibration
 from einthoven.files import write_csv, write_json, write_parquet
 from einthoven.records import LEADS
 from einthoven.settings import Settings
 from einthoven.store import MANIFEST_COLUMNS, Store
+from einthoven.views import PLAIN_VIEW, RecordView
 
 N_SAMPLES = 200
 
@@ -27,7 +30,13 @@ class FakeModel:
     labels: tuple[str, ...]
     single: bool
     thresholds: dict[str, float]
+    calibration: Calibration
+    conformal: dict[str, dict[str, float]]
+    threshold_rule: str = "best_f1"
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def with_rule(self, rule: str) -> FakeModel:
+        return replace(self, threshold_rule=rule)
 
 
 def make_workspace(
@@ -81,6 +90,7 @@ def _manifest(labels: tuple[str, ...], single: bool, archives: dict[str, int]) -
     constant = {
         "duplicate_of": "", "shard": "part", "n_windows": 1, "n_samples": N_SAMPLES, "fs": 100.0,
         "leads_present": ",".join(LEADS), "quality": "", "sex": "", "age": 50.0,
+        "device": "", "site": "",
     }  # fmt: skip
     manifest = manifest.assign(row=range(len(manifest)), **constant)
     manifest = manifest.reindex(columns=list(MANIFEST_COLUMNS))
@@ -113,18 +123,26 @@ def draw_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fake_model(monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...], *, single: bool) -> None:
     """Let evaluation meet a model that knows the truth, but for some noise."""
-    model = FakeModel(labels, single, {} if single else dict.fromkeys(labels, 0.4))
+    thresholds = {} if single else dict.fromkeys(labels, 0.4)
+    nothing = no_calibration(labels, "a model that was never trained")
+    calibration = replace(nothing, method="temperature" if single else "platt", reason=None)
+    model = FakeModel(labels, single, thresholds, calibration, {"0.9": dict.fromkeys(labels, 0.2)})
 
-    def predict(trained: FakeModel, store: Store, rows: np.ndarray) -> np.ndarray:
+    def predict(
+        trained: FakeModel,
+        store: Store,
+        rows: np.ndarray,
+        views: Sequence[RecordView] = (PLAIN_VIEW,),
+    ) -> np.ndarray:
         truth = [[label in carried for label in labels] for carried in store.manifest["labels"]]
         noise = np.random.default_rng(2).normal(size=np.shape(truth))
         odds = np.exp(2.5 * np.array(truth) + noise - 1.2)
         shares = odds / odds.sum(axis=1, keepdims=True) if single else odds / (1 + odds)
         return np.asarray(shares[rows], np.float32)
 
-    monkeypatch.setattr(evaluation, "check_same_data", lambda trained, data: None)
+    monkeypatch.setattr(evaluated, "check_same_data", lambda trained, data: None)
     monkeypatch.setattr(evaluation, "load_trained_model", lambda path, device: model)
-    monkeypatch.setattr(evaluation, "predict_records", predict)
+    monkeypatch.setattr(evaluated, "predict_records", predict)
 
 
 def make_evaluated_workspace(

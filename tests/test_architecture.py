@@ -9,13 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
-    "errors", "console", "resources", "files", "settings", "records", "labels", "signal", "quality",
-    "readers", "labelling", "synthetic", "store", "audit", "shards", "chunks", "splits", "workers",
-    "prepare", "residency", "batches", "augment", "models", "checkpoint", "inference", "metrics",
-    "bootstrap", "scoring", "objective", "interruption", "distributed", "runs", "run_folder",
-    "averaging", "tally",
-    "run_state", "tracking", "shortage", "step", "validation", "training",
-    "figures", "evaluation", "samples", "examples", "prediction", "report", "smoke", "modes",
+    "errors", "console", "resources", "files", "settings", "configuration", "records", "labels",
+    "signal", "quality", "readers", "labelling", "synthetic", "store", "audit", "shards", "chunks",
+    "splits", "holdout", "workers", "prepare", "residency", "batches", "augment", "models",
+    "metrics", "challenge_score", "calibration", "checkpoint", "views", "inference", "bootstrap",
+    "scoring", "subgroups", "objective", "interruption", "distributed", "runs", "run_folder",
+    "averaging", "tally", "run_state", "tracking", "shortage", "step", "validation", "training",
+    "figures", "scopes", "external", "evaluated", "supplements", "summary", "evaluation",
+    "comparison", "samples", "examples", "prediction", "crossval", "report", "smoke", "modes",
     "preflight", "cli",
 ]  # fmt: skip
 # The command line is no part of the notebook, and imports inside functions to start quickly.

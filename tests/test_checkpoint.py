@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,7 @@ from einthoven.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from einthoven.errors import CheckpointError
+from einthoven.errors import CheckpointError, ConfigError
 from einthoven.models.registry import build_model
 
 CPU = torch.device("cpu")
@@ -24,7 +25,9 @@ def tiny_model_values():
 
 def test_the_model_file_alone_is_enough_to_predict(tmp_path):
     model, values = tiny_model_values()
-    values["thresholds"] = {"MI": 0.3, "NORM": 0.6}
+    values["thresholds"] = {
+        "best_f1": {"MI": 0.3, "NORM": 0.6}, "youden": {"MI": 0.1, "NORM": 0.2},
+    }  # fmt: skip
     write_checkpoint(tmp_path / "m.pth", values)
     trained = load_trained_model(tmp_path / "m.pth", CPU)
     x = torch.randn(2, 12, 50)
@@ -36,6 +39,34 @@ def test_the_model_file_alone_is_enough_to_predict(tmp_path):
     assert trained.input.bandpass == (0.5, 40.0)
     assert trained.facts["leads"][:4] == ["I", "II", "III", "aVR"]
     assert {"einthoven", "torch", "numpy", "python"} == set(trained.facts["versions"])
+
+
+def test_a_model_decides_by_the_rule_that_is_asked_for(tmp_path):
+    values = tiny_model_values()[1]
+    values["thresholds"] = {"best_f1": {"MI": 0.3}, "youden": {"MI": 0.1, "NORM": 0.2}}
+    write_checkpoint(tmp_path / "m.pth", values)
+    trained = load_trained_model(tmp_path / "m.pth", CPU)
+    assert trained.with_rule("youden").thresholds == {"MI": 0.1, "NORM": 0.2}
+    assert trained.thresholds == {"MI": 0.3, "NORM": 0.5}
+    with pytest.raises(ConfigError, match="has thresholds for best_f1, youden; the Challenge"):
+        trained.with_rule("challenge_score")
+
+
+def test_a_model_that_was_never_finished_says_that_it_is_not_calibrated(tmp_path):
+    write_checkpoint(tmp_path / "m.pth", tiny_model_values()[1])
+    trained = load_trained_model(tmp_path / "m.pth", CPU)
+    assert trained.calibration.method == "none"
+    assert trained.calibration.reason == "the training has not been finished"
+    assert trained.thresholds == {"MI": 0.5, "NORM": 0.5}
+
+
+def test_the_calibration_survives_the_file(tmp_path):
+    values = tiny_model_values()[1]
+    values["calibration"] |= {"method": "platt", "slope": [0.5, 2.0], "bias": [-1.0, 0.25]}
+    write_checkpoint(tmp_path / "m.pth", values)
+    trained = load_trained_model(tmp_path / "m.pth", CPU)
+    calibrated = trained.calibration.apply(np.array([[0.5, 0.5]]))
+    assert calibrated == pytest.approx(1 / (1 + np.exp([[1.0, -0.25]])))
 
 
 def test_checkpoints_hold_no_pickled_classes(tmp_path):

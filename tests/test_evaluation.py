@@ -10,20 +10,16 @@ import pandas as pd
 import pytest
 from evaluated_workspace import fake_model, make_evaluated_workspace, make_workspace
 
+from einthoven import evaluated as evaluated_room
 from einthoven import evaluation
 from einthoven.errors import CheckpointError, DataError
-from einthoven.evaluation import (
-    evaluate_detailed,
-    evaluation_summary,
-    headline_how,
-    logits_of,
-    metrics_path,
-    predictions_path,
-)
+from einthoven.evaluation import evaluate_detailed
 from einthoven.files import read_json, write_json
 from einthoven.metrics import decide, macro_auroc
+from einthoven.scopes import metrics_path, predictions_path
 from einthoven.scoring import Predictions, score_predictions, score_split
 from einthoven.settings import Settings
+from einthoven.summary import evaluation_summary, headline_how
 
 FIVE = ("MI", "AF", "BBB", "NORM", "OTHER")
 
@@ -36,7 +32,15 @@ def some_predictions(archives: dict[str, int], seed: int = 0) -> Predictions:
     records = np.array([f"{name}/{k}" for k, name in enumerate(names)], object)
     decisions = decide(probabilities, None, single=False)
     return Predictions(
-        records, records, names, truth, probabilities, decisions, ("A", "B", "C"), single=False
+        records,
+        records,
+        names,
+        truth,
+        probabilities,
+        probabilities,
+        decisions,
+        ("A", "B", "C"),
+        single=False,
     )
 
 
@@ -131,19 +135,22 @@ def test_evaluation_writes_scores_predictions_and_figures(evaluated: Settings) -
     assert metrics["split"] == "test" and metrics["task"] == "single"
     assert metrics["auroc"]["macro"]["value"] > 0.8
     assert metrics["accuracy"]["low"] <= metrics["accuracy"]["value"]
-    assert metrics["validation"]["n"] > 0
+    halves = metrics["validation"]
+    assert halves["selection"]["n"] + halves["calibration"]["n"] == 34
     assert set(metrics["archives"]) == {"ptb-xl", "sph"}
     names = {path.name.rsplit("_", 1)[0] for path in evaluated.workspace.figures_dir.glob("*.png")}
     assert names == {
         "confusion_matrix", "per_class_metrics", "roc_curves", "precision_recall_curves",
-        "training_curves",
+        "reliability_diagrams", "score_distributions", "subgroup_forest", "training_curves",
     }  # fmt: skip
 
 
 def test_predictions_give_back_the_scores(evaluated: Settings) -> None:
     table = pd.read_parquet(predictions_path(evaluated.workspace))
     metrics = read_json(metrics_path(evaluated.workspace))
-    assert set(table["split"]) == {"validation", "test"}
+    assert list(table["split"].unique()) == ["test", "selection", "calibration"]
+    patients = table.groupby("split")["patient_group"].agg(set)
+    assert not patients["selection"] & patients["calibration"]
     test = table[table["split"] == "test"]
     parts = {
         kind: test[[f"{kind}_{label}" for label in FIVE]].to_numpy()
@@ -225,9 +232,9 @@ def test_several_labels_are_decided_at_the_models_thresholds(
 
 def test_a_model_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make_workspace(tmp_path, FIVE, single=True, archives={"ptb-xl": 60})
-    refuse = evaluation.check_same_data
+    refuse = evaluated_room.check_same_data
     fake_model(monkeypatch, FIVE, single=True)
-    monkeypatch.setattr(evaluation, "check_same_data", refuse)
+    monkeypatch.setattr(evaluated_room, "check_same_data", refuse)
     with pytest.raises(CheckpointError, match="may have seen records that are in the test split"):
         evaluate_detailed(settings)
 
@@ -235,15 +242,7 @@ def test_a_model_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_figures_that_are_gone_are_drawn_again(
     evaluated: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "SCORE_FIGURES", ("roc_curves", "a_new_figure"))
+    monkeypatch.setattr(evaluation, "score_figure_names", lambda *of: ("a_new_figure",))
     monkeypatch.setattr(evaluation, "load_trained_model", None)
     with pytest.raises(TypeError):
         evaluate_detailed(evaluated)
-
-
-def test_logits_are_finite_at_certainty() -> None:
-    certain = np.array([[0.0, 1.0]], np.float32)
-    assert np.isfinite(logits_of(certain, single=False)).all()
-    assert logits_of(np.array([[0.5, 0.75]]), single=False) == pytest.approx(
-        np.array([[0, np.log(3)]])
-    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
@@ -16,14 +18,10 @@ from einthoven.figures.curves import (
     plot_training_curves,
 )
 from einthoven.figures.saving import save_figure
-from einthoven.figures.scores import (
-    plot_confusion_matrix,
-    plot_per_class_metrics,
-    row_shares,
-    save_score_figures,
-)
+from einthoven.figures.scores import plot_confusion_matrix, plot_per_class_metrics, row_shares
+from einthoven.figures.style import short_label
 from einthoven.metrics import confusion_matrix, label_tables
-from einthoven.scoring import Predictions, score_predictions
+from einthoven.scoring import score_predictions
 
 SIZES = (5, 26, 71)
 
@@ -92,6 +90,32 @@ def test_bars_name_every_class_with_its_positives(n_classes: int) -> None:
     assert text.count("absent from the split") == 1
 
 
+def test_a_class_without_a_single_hit_is_not_taken_for_absent() -> None:
+    nothing = {"value": 0.0, "low": None, "high": None, "n": 9}
+    scores = {metric: {"per_class": {"A": nothing}} for metric in ("precision", "recall", "f1")}
+    text = texts_of(plot_per_class_metrics({**scores, "support": {"A": 3}}, ["A"]))
+    assert "all 0" in text and "n=3" in text and "absent" not in text
+
+
+def test_confusion_says_which_classes_have_no_record() -> None:
+    figure = plot_confusion_matrix(np.diag([2, 0, 1]), ["A", "B", "C"])
+    said = [text for text in figure.axes[0].texts if "no record" in text.get_text()]
+    assert [text.get_position()[1] for text in said] == [1]
+
+
+def test_long_names_of_few_classes_do_not_overlap() -> None:
+    figure = plot_confusion_matrix(np.eye(3), ["a name that is long", "B", "C"])
+    names = figure.axes[0].get_xticklabels()
+    FigureCanvasAgg(figure).draw()
+    boxes = [name.get_window_extent() for name in names]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_a_label_with_dollars_is_not_read_as_a_formula(tmp_path: Path) -> None:
+    figure = plot_roc_curves(*case_of(3)[:2], ["$x^$", "B", short_label("C")])
+    assert save_figure(figure, tmp_path, "roc_curves", "x").exists()
+
+
 def test_training_curves_mark_the_best_epoch_and_take_missing_values() -> None:
     history = [
         {"epoch": 1, "train_loss": 1.0, "val_f1_macro": 0.2, "val_auroc_macro": None},
@@ -106,30 +130,6 @@ def test_one_epoch_is_drawn_on_whole_epochs() -> None:
     figure = plot_training_curves([{"epoch": 1, "train_loss": 1.0, "val_f1_macro": None}])
     assert figure.axes[0].get_xlim() == (0.5, 1.5)
     assert "best epoch" not in texts_of(figure)
-
-
-@pytest.mark.parametrize("single", [True, False])
-@pytest.mark.parametrize("n_classes", [5, 71])
-def test_every_score_figure_says_which_records_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, single: bool, n_classes: int
-) -> None:
-    targets, probabilities, labels = case_of(n_classes)
-    names = np.full(200, "a", object)
-    predictions = Predictions(
-        names, names, names, targets, probabilities, targets, tuple(labels), single
-    )
-    figure = {"value": 0.5, "low": None, "high": None, "n": 200}
-    per_class = {"per_class": dict.fromkeys(labels, figure)}
-    scores = {"split": "test", "label_set": "/my/set.csv", "support": dict.fromkeys(labels, 3)}
-    scores |= dict.fromkeys(("precision", "recall", "f1"), per_class)
-    drawn: list[Figure] = []
-    monkeypatch.setattr(
-        "einthoven.figures.scores.save_figure", lambda figure, *rest: drawn.append(figure)
-    )
-    save_score_figures(predictions, scores, tmp_path, "x")
-    assert len(drawn) == 4
-    for figure in drawn:
-        assert "test split, n=200, label set set" in texts_of(figure)
 
 
 def test_confusion_of_few_classes_is_small() -> None:

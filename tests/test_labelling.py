@@ -11,6 +11,7 @@ import pytest
 
 from einthoven import labelling
 from einthoven.errors import ConfigError, DataError, RecordError
+from einthoven.files import file_digest, read_json, stamp_step
 from einthoven.labelling import label_archives, read_mapping
 from einthoven.labels.mapping import MAPPING_COLUMNS
 from einthoven.readers.registry import Archive
@@ -189,6 +190,7 @@ def test_a_step_that_calls_for_the_mapping_may_leave_a_skip_unsaid(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run()
+    caplog.clear()
     with caplog.at_level("INFO", logger="einthoven"):
         label_archives(Settings(root=tmp_path), say_skipped=False)
         assert caplog.messages == []
@@ -331,6 +333,29 @@ def test_mapping_without_its_columns_is_refused(run: Run, mapping_path: Path) ->
         run()
     with pytest.raises(DataError, match="lacks the column patient_id"):
         read_mapping(mapping_path)
+
+
+def test_mapping_of_an_earlier_version_is_made_again_with_its_edits(
+    run: Run, mapping_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run()
+    edit(mapping_path, "first/a", "BBB")
+    run()
+    older = pd.read_csv(mapping_path, dtype=str, keep_default_na=False)
+    older.drop(columns=["device", "site"]).to_csv(mapping_path, index=False)
+    stamp_path = Settings(root=mapping_path.parents[1]).workspace.step_path("label")
+    stamp = read_json(stamp_path)
+    del stamp["columns of the mapping"]
+    stamp_step(stamp_path, stamp | {mapping_path.name: file_digest(mapping_path)})
+    with pytest.raises(
+        DataError, match=r"lacks the column device .* `einthoven label` .* edits stay"
+    ):
+        read_mapping(mapping_path)
+    caplog.set_level("INFO", logger="einthoven")
+    mapping = run()
+    assert "label: columns of the mapping: new" in caplog.text
+    assert tuple(mapping.columns) == MAPPING_COLUMNS
+    assert labels_by_record(mapping)["first/a"] == "BBB"
 
 
 def test_absent_mapping_says_how_to_make_one(mapping_path: Path) -> None:

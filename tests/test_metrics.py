@@ -13,12 +13,15 @@ from einthoven.bootstrap import (
     bootstrap_scores,
     draw_patient_weights,
     logit_interval,
+    normal_interval,
 )
 from einthoven.metrics import (
+    CALIBRATION_BINS,
     MIN_POSITIVES_TO_TUNE,
     auroc,
     average_precision,
     best_f1_thresholds,
+    calibration_bins,
     confusion_matrix,
     decide,
     f1_scores,
@@ -83,6 +86,42 @@ def test_decision_scores_equal_scikit_learns(seed: int) -> None:
     )
 
 
+def test_specificity_equals_scikit_learns_recall_of_what_is_absent() -> None:
+    targets, _, decisions = random_case(0)
+    scores = all_scores(targets, decisions, decisions, None, single=False)
+    absent, not_called = 1 - targets, 1 - decisions
+    expected = sk.recall_score(absent, not_called, average=None)
+    np.testing.assert_allclose(scores["specificity", "per_class"][0], expected)
+    assert scores["specificity", "macro"][0] == pytest.approx(expected.mean())
+    weighted = np.average(expected, weights=targets.sum(axis=0))
+    assert scores["specificity", "weighted"][0] == pytest.approx(weighted)
+    micro = sk.recall_score(absent, not_called, average="micro")
+    assert scores["specificity", "micro"][0] == pytest.approx(micro)
+
+
+def test_weighted_decision_scores_equal_scikit_learns_with_sample_weights() -> None:
+    targets, probabilities, decisions = random_case(6)
+    weights = next(draw_patient_weights(np.arange(300) // 3, 3, np.random.default_rng(0)))
+    scores = all_scores(targets, probabilities, decisions, weights, single=False)
+    for row, weight in enumerate(weights):
+        for average, ours in (
+            (None, "per_class"), ("macro", "macro"), ("weighted", "weighted"), ("micro", "micro"),
+        ):  # fmt: skip
+            expected = sk.precision_recall_fscore_support(
+                targets, decisions, average=average, sample_weight=weight
+            )
+            for metric, value in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+                np.testing.assert_allclose(scores[metric, ours][row], value, atol=1e-6)
+        specificity = sk.recall_score(
+            1 - targets, 1 - decisions, average=None, sample_weight=weight
+        )
+        np.testing.assert_allclose(scores["specificity", "per_class"][row], specificity, atol=1e-6)
+        accuracy = sk.accuracy_score(targets, decisions, sample_weight=weight)
+        assert scores["subset_accuracy", ""][row] == pytest.approx(accuracy, abs=1e-6)
+        entries = 1 - sk.hamming_loss(targets, decisions, sample_weight=weight)
+        assert scores["accuracy", ""][row] == pytest.approx(entries, abs=1e-6)
+
+
 def test_single_label_scores_equal_scikit_learns() -> None:
     rng = np.random.default_rng(3)
     truth, called = rng.integers(4, size=200), rng.integers(4, size=200)
@@ -120,7 +159,226 @@ def test_curves_end_at_the_corners_and_enclose_the_area() -> None:
     assert steps == pytest.approx(average_precision(targets, probabilities)[0])
 
 
+# Calibration -----------------------------------------------------------------------------------
+
+
+def test_brier_score_equals_scikit_learns_with_and_without_weights() -> None:
+    targets, probabilities, decisions = random_case(7)
+    weights = next(draw_patient_weights(np.arange(300) // 3, 3, np.random.default_rng(0)))
+    weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    scores = all_scores(targets, probabilities, decisions, weights, single=False)
+    for row, weight in enumerate(weights):
+        expected = [
+            sk.brier_score_loss(targets[:, c], probabilities[:, c], sample_weight=weight)
+            for c in range(6)
+        ]
+        np.testing.assert_allclose(scores["brier", "per_class"][row], expected, atol=1e-6)
+        assert scores["brier", "macro"][row] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def calibration_error_by_loops(
+    is_right: np.ndarray, confidence: np.ndarray, weight: np.ndarray
+) -> float:
+    """Guo et al. 2017: bins (m-1)/M < p <= m/M; share right against mean confidence in each."""
+    error = 0.0
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    for m in range(CALIBRATION_BINS):
+        inside = (confidence > edges[m]) & (confidence <= edges[m + 1])
+        if m == 0:
+            inside |= confidence == 0
+        total = weight[inside].sum()
+        if total:
+            accuracy = (weight * is_right)[inside].sum() / total
+            mean_confidence = (weight * confidence)[inside].sum() / total
+            error += total / weight.sum() * abs(accuracy - mean_confidence)
+    return error
+
+
+@pytest.mark.parametrize("digits", [8, 1, 0])
+def test_calibration_error_of_each_class_equals_a_plain_loop(digits: int) -> None:
+    targets, probabilities, decisions = random_case(8, digits=digits)
+    weights = next(draw_patient_weights(np.arange(300) // 3, 2, np.random.default_rng(0)))
+    weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    scores = all_scores(targets, probabilities, decisions, weights, single=False)
+    for row, weight in enumerate(weights):
+        expected = [
+            calibration_error_by_loops(targets[:, c], probabilities[:, c], weight) for c in range(6)
+        ]
+        ours = scores["expected_calibration_error", "per_class"][row]
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+    assert ("expected_calibration_error", "top_label") not in scores
+
+
+def test_calibration_error_of_the_decided_class_equals_a_plain_loop() -> None:
+    targets, probabilities = drawn_case(200, 1.0, np.random.default_rng(0))
+    decisions = decide(probabilities, None, single=True)
+    weights = next(draw_patient_weights(np.arange(200) // 2, 3, np.random.default_rng(0)))
+    scores = all_scores(targets, probabilities, decisions, weights, single=True)
+    is_right = targets.argmax(axis=1) == probabilities.argmax(axis=1)
+    expected = [
+        calibration_error_by_loops(is_right, probabilities.max(axis=1), weight)
+        for weight in weights
+    ]
+    ours = scores["expected_calibration_error", "top_label"]
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_a_probability_that_says_how_often_has_no_calibration_error() -> None:
+    targets = np.array([[1], [0], [0], [0], [1], [1], [1], [0]])
+    probabilities = np.repeat([0.25, 0.75], 4)[:, None]
+    decisions = decide(probabilities, None, single=False)
+    scores = all_scores(targets, probabilities, decisions, None, single=False)
+    assert scores["expected_calibration_error", "macro"][0] == 0
+    assert scores["brier", "macro"][0] == 0.1875
+
+
+def test_bins_are_closed_above() -> None:
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = calibration_bins(np.array([0, edges[1], np.nextafter(edges[1], 1), 1, 1 + 1e-7]))
+    assert bins.tolist() == [0, 0, 1, CALIBRATION_BINS - 1, CALIBRATION_BINS - 1]
+
+
+# The PTB-XL benchmark's scores -----------------------------------------------------------------
+
+
+def f_max_by_loops(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """As the benchmark has it; a record without a label is not in the mean recall."""
+    found = []
+    for threshold in np.arange(0.00, 1.01, 1.0 / 100):
+        precisions, recalls = [], []
+        for there, probability in zip(targets > 0, probabilities, strict=True):
+            called = probability >= threshold
+            if called.any():
+                precisions.append((there & called).sum() / called.sum())
+            if there.any():
+                recalls.append((there & called).sum() / there.sum())
+        precision, recall = np.mean(precisions or [np.nan]), np.mean(recalls)
+        if precision + recall > 0:
+            found.append(2 * precision * recall / (precision + recall))
+    return float(max(found))
+
+
+@pytest.mark.parametrize("digits", [8, 2, 0])
+@pytest.mark.parametrize("seed", range(2))
+def test_f_max_equals_the_benchmarks_definition(seed: int, digits: int) -> None:
+    targets, probabilities, decisions = random_case(seed, n=80, digits=digits)
+    # No threshold but 0 reaches the least likely record.
+    probabilities[0] = 0.001
+    scores = all_scores(targets, probabilities, decisions, None, single=False)
+    assert scores["f_max", ""][0] == pytest.approx(f_max_by_loops(targets, probabilities))
+
+
+def beta_scores_by_loops(
+    targets: np.ndarray, decisions: np.ndarray, weight: np.ndarray, beta: float = 2
+) -> tuple[float, float]:
+    """Macro F-beta and G-beta, a record counting once, shared out over its labels."""
+    f_beta, g_beta = [], []
+    for c in range(targets.shape[1]):
+        hits = false_alarms = misses = 0.0
+        for there, called, times in zip(targets, decisions, weight, strict=True):
+            share = times / max(there.sum(), 1)
+            hits += share * (there[c] == 1 and called[c] == 1)
+            false_alarms += share * (there[c] == 0 and called[c] == 1)
+            misses += share * (there[c] == 1 and called[c] == 0)
+        if hits + misses:
+            above = (1 + beta**2) * hits
+            f_beta.append(above / (above + false_alarms + beta**2 * misses))
+            g_beta.append(hits / (hits + false_alarms + beta * misses))
+    return float(np.mean(f_beta)), float(np.mean(g_beta))
+
+
+@pytest.mark.parametrize("share_of_calls", [0, 0.3, 1])
+def test_beta_scores_equal_the_benchmarks_definition(share_of_calls: float) -> None:
+    targets, probabilities, _ = random_case(9, n=60)
+    targets[:, 2] = 0
+    decisions = (
+        (probabilities <= share_of_calls).astype(np.uint8) if share_of_calls else targets * 0
+    )
+    weights = next(draw_patient_weights(np.arange(60) // 2, 3, np.random.default_rng(0)))
+    scores = all_scores(targets, probabilities, decisions, weights, single=False)
+    for row, weight in enumerate(weights):
+        f_beta, g_beta = beta_scores_by_loops(targets, decisions, weight)
+        assert scores["f_beta", "macro"][row] == pytest.approx(f_beta, abs=1e-6)
+        assert scores["g_beta", "macro"][row] == pytest.approx(g_beta, abs=1e-6)
+
+
+def test_f_beta_of_one_label_per_record_equals_scikit_learns() -> None:
+    targets, probabilities = drawn_case(200, 1.0, np.random.default_rng(0))
+    decisions = decide(probabilities, None, single=True)
+    scores = all_scores(targets, probabilities, decisions, None, single=True)
+    expected = sk.fbeta_score(targets, decisions, beta=2, average="macro", zero_division=0)
+    assert scores["f_beta", "macro"][0] == pytest.approx(expected)
+
+
 # Degenerate inputs -----------------------------------------------------------------------------
+
+
+PER_CLASS = (
+    "auroc", "average_precision", "f1", "precision", "recall", "specificity", "brier",
+    "expected_calibration_error",
+)  # fmt: skip
+
+
+def test_every_score_of_an_absent_class_is_nan_and_averages_leave_it_out() -> None:
+    targets, probabilities, decisions = random_case(0)
+    with_absent = all_scores(
+        *(np.c_[table, extra] for table, extra in
+          ((targets, targets[:, 0] * 0), (probabilities, probabilities[:, 0]),
+           (decisions, decisions[:, 0]))),
+        None, single=False,
+    )  # fmt: skip
+    without = all_scores(targets, probabilities, decisions, None, single=False)
+    for metric in PER_CLASS:
+        assert np.isnan(with_absent[metric, "per_class"][0, -1]), metric
+        assert with_absent[metric, "macro"][0] == pytest.approx(without[metric, "macro"][0])
+    for metric in ("f_beta", "g_beta"):
+        assert with_absent[metric, "macro"][0] == pytest.approx(without[metric, "macro"][0])
+
+
+def test_class_of_every_record_has_no_specificity_but_a_brier_score() -> None:
+    targets, probabilities = np.ones((4, 1)), np.array([[0.1], [0.6], [0.7], [0.9]])
+    decisions = decide(probabilities, None, single=False)
+    scores = all_scores(targets, probabilities, decisions, None, single=False)
+    assert np.isnan(scores["specificity", "per_class"]).all()
+    assert np.isnan(scores["specificity", "macro"]).all()
+    assert scores["brier", "macro"][0] == pytest.approx((0.81 + 0.16 + 0.09 + 0.01) / 4)
+
+
+def test_no_decision_at_all_scores_zero_but_for_specificity() -> None:
+    targets, probabilities, decisions = random_case(1)
+    scores = all_scores(targets, probabilities, decisions * 0, None, single=False)
+    for metric in ("f1", "precision", "recall", "f_beta", "g_beta"):
+        assert scores[metric, "macro"][0] == 0
+    assert scores["specificity", "macro"][0] == 1 and scores["specificity", "micro"][0] == 1
+
+
+def test_records_without_any_label_have_no_score_of_classes() -> None:
+    probabilities = np.full((3, 2), 0.6)
+    decisions = decide(probabilities, None, single=False)
+    scores = all_scores(np.zeros((3, 2)), probabilities, decisions, None, single=False)
+    assert scores.pop(("accuracy", ""))[0] == 0 and scores.pop(("subset_accuracy", ""))[0] == 0
+    assert all(np.isnan(values).all() for values in scores.values())
+
+
+def test_no_record_gives_no_score_without_a_warning() -> None:
+    nothing = np.zeros((0, 3))
+    for single in (True, False):
+        scores = all_scores(nothing, nothing, nothing, None, single=single)
+        assert all(np.isnan(values).all() for values in scores.values())
+
+
+def test_all_wrong_scores_as_badly_as_can_be() -> None:
+    targets = np.array([[1, 0], [0, 1]])
+    scores = all_scores(targets, 1 - targets, 1 - targets, None, single=True)
+    for name in (("f1", "macro"), ("specificity", "macro"), ("f_beta", "macro"), ("accuracy", "")):
+        assert scores[name][0] == 0
+    for name in (
+        ("brier", "macro"), ("expected_calibration_error", "macro"),
+        ("expected_calibration_error", "top_label"),
+    ):  # fmt: skip
+        assert scores[name][0] == 1
+    # At threshold 0 every class is called.
+    assert scores["f_max", ""][0] == pytest.approx(2 / 3)
 
 
 def test_absent_class_is_nan_and_left_out_of_averages() -> None:
@@ -323,3 +581,16 @@ def test_resamples_that_are_all_the_same_give_no_interval(
     value: float, samples: list[float]
 ) -> None:
     assert np.isnan(logit_interval(value, np.array(samples))).all()
+
+
+def test_interval_of_an_unbounded_score_lies_evenly_around_it() -> None:
+    samples = np.random.default_rng(0).normal(-0.1, 0.05, 500)
+    low, high = normal_interval(-0.1, samples)
+    assert (low + high) / 2 == pytest.approx(-0.1)
+    assert high - low == pytest.approx(2 * 1.959964 * samples.std(ddof=1))
+    assert low < -0.1 < high
+
+
+@pytest.mark.parametrize("samples", [[np.nan, 0.5], [np.nan], [0.25, 0.25, 0.25]])
+def test_an_unbounded_score_without_spread_has_no_interval(samples: list[float]) -> None:
+    assert np.isnan(normal_interval(0.25, np.array(samples))).all()

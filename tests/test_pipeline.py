@@ -87,7 +87,8 @@ def test_every_promised_file_is_there(finished: Path) -> None:
     examples = read_json(finished / checkpoints / "inference_examples.json")["examples"]
     assert figures == {
         "training_curves", "confusion_matrix", "per_class_metrics", "roc_curves",
-        "precision_recall_curves", *(each["figure"].rpartition("_")[0] for each in examples),
+        "precision_recall_curves", "reliability_diagrams", "score_distributions",
+        "subgroup_forest", *(each["figure"].rpartition("_")[0] for each in examples),
     }  # fmt: skip
     assert any(name.startswith("artifacts/processed/records/") for name in names)
 
@@ -115,8 +116,9 @@ def test_predictions_are_of_the_validation_and_test_splits_alone(finished: Path)
     workspace = Workspace(finished)
     table = pd.read_parquet(workspace.checkpoints_dir / "predictions.parquet")
     splits = read_json(workspace.splits_path)
-    for split, key in (("validation", "val"), ("test", "test")):
-        assert table.loc[table["split"] == split, "record"].tolist() == splits[key]
+    assert table.loc[table["split"] == "test", "record"].tolist() == splits["test"]
+    halves = table.loc[table["split"].isin(["selection", "calibration"]), "record"]
+    assert sorted(halves) == sorted(splits["val"])
 
 
 def test_records_longer_than_the_window_are_several_windows(finished: Path) -> None:

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from einthoven import prediction
 from einthoven.errors import CheckpointError, ConfigError, DataError, RecordError
-from einthoven.evaluation import evaluate_detailed, predictions_path
+from einthoven.evaluation import evaluate_detailed
 from einthoven.examples import MOST_CLASSES_WITH_EXAMPLE, choose_example_records
 from einthoven.figures.prediction import DISCLAIMER, visualize_prediction_sample
 from einthoven.files import read_json, write_json
@@ -35,6 +35,7 @@ from einthoven.prepare import prepare_archives
 from einthoven.readers.registry import read_signal
 from einthoven.records import LEADS
 from einthoven.samples import prepare_sample
+from einthoven.scopes import predictions_path
 from einthoven.store import open_store, stored_signal
 from einthoven.training import train_production
 
@@ -230,10 +231,14 @@ def test_any_kind_of_array_is_taken_and_left_as_it_is(trained):
 
 def test_several_labels_are_decided_at_the_stored_thresholds(trained):
     p = predict_sample(trained, fake_ecg(8), 200, LEADS).probabilities
-    multi = replace(trained, single=False, thresholds=dict.fromkeys(FIVE, 2.0))
+    limits = dict.fromkeys(FIVE, 2.0)
+    calibration = replace(trained.calibration, method="platt")
+    multi = replace(
+        trained, single=False, calibration=calibration, threshold_sets={"best_f1": limits}
+    )
     assert predict_sample(multi, fake_ecg(8), 200, LEADS).decisions == ()
     p = predict_sample(multi, fake_ecg(8), 200, LEADS).probabilities
-    multi.thresholds.update(MI=p["MI"] - 1e-6, NORM=p["NORM"] - 1e-6, AF=p["AF"] + 1e-6)
+    limits.update(MI=p["MI"] - 1e-6, NORM=p["NORM"] - 1e-6, AF=p["AF"] + 1e-6)
     answer = predict_sample(multi, fake_ecg(8), 200, LEADS)
     assert answer.decisions == ("MI", "NORM") and answer.thresholds["AF"] == p["AF"] + 1e-6
 

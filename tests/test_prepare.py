@@ -79,7 +79,7 @@ def test_rows_that_a_person_deletes_copies_or_adds_change_no_count(tmp_path):
     first = prepare_archives(settings_for(tmp_path))
     path = Workspace(tmp_path).mapping_path
     header, *lines = path.read_text().splitlines()
-    changed = [header, *lines[3:], *lines[5:8], "one,r999,,,MI,,,,,,own,one,r999.npy,"]
+    changed = [header, *lines[3:], *lines[5:8], "one,r999,,,MI,,,,,,,,own,one,r999.npy,"]
     path.write_text("\n".join(changed))
     second = prepare_archives(settings_for(tmp_path))
     assert second == dataclasses.replace(first, n_chunks_made=0)
@@ -107,6 +107,17 @@ def test_manifest_tells_of_each_record(tmp_path):
     assert (first["record"], first["patient_id"], first["fs"]) == ("one/r001", "p0", 200.0)
     assert first["leads_present"] == "I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6"
     assert list(first["labels"]) == ["MI"] and first["quality"] == ""
+
+
+def test_device_and_site_of_an_own_archive_arrive_in_the_manifest(tmp_path):
+    columns = {"device": ["ELI  250", "", "A, B;C"], "site": ["ward 2", "7", ""]}
+    signals = [fake_ecg(seed, seconds=4) for seed in range(3)]
+    write_own_archive(tmp_path / "Dataset" / "one", signals, **columns)
+    write_own_archive(tmp_path / "Dataset" / "two", [fake_ecg(9, seconds=4)])
+    prepare_archives(settings_for(tmp_path))
+    manifest = open_store(Workspace(tmp_path)).manifest
+    assert manifest["device"].tolist() == ["ELI 250", "", "A, B;C", ""]
+    assert manifest["site"].tolist() == ["ward 2", "7", "", ""]
 
 
 def test_shards_are_plain_npy(tmp_path):

@@ -92,8 +92,22 @@ def test_ptbxl_row_becomes_a_record(tmp_path: Path):
     write_ptbxl_files(tmp_path, 1, 100, 500)
     assert index_only(tmp_path)["1"] == RecordInfo(
         "ptb-xl", "1", "records100/00000/00001_lr", "15709", ("scp:NORM=80", "scp:AFIB=0"),
-        90.0, "female", 3, "",
+        90.0, "female", fold=3,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "device", "site"),
+    [("CS-12   E,0.0", "CS-12 E", "0"), (" AT-6     6 ,47", "AT-6 6", "47"), (",", "", "")],
+)
+def test_ptbxl_device_and_site_are_read_without_padding(
+    tmp_path: Path, written: str, device: str, site: str
+):
+    write_ptbxl(tmp_path, [f"{ptbxl_row(1)},{written}"])
+    path = tmp_path / "ptbxl_database.csv"
+    path.write_text(path.read_text().replace(PTBXL_HEAD, f"{PTBXL_HEAD},device,site"))
+    info = index_only(tmp_path)["1"]
+    assert (info.device, info.site) == (device, site)
 
 
 @pytest.mark.parametrize(("target_fs", "rate"), [(50, 100), (100, 100), (250, 500), (500, 500)])
@@ -319,7 +333,7 @@ def test_cpsc2018_struct_is_read_with_its_labels_age_and_sex(tmp_path: Path):
     infos = index_only(tmp_path)
     assert infos["A0001"] == RecordInfo(
         "cpsc-2018", "A0001", "TrainingSet1/A0001.mat", "", ("cpsc2018:5", "cpsc2018:8"),
-        52.0, "male", None, "",
+        52.0, "male",
     )  # fmt: skip
     assert infos["A0002"].problem == "named by REFERENCE.csv; A0002.mat is not there"
     assert "A6876.mat is no readable MATLAB file" in infos["A6876"].problem

@@ -30,11 +30,20 @@ def read_only(folder: Path, *rows: str) -> tuple[np.ndarray, float, tuple[str, .
 def test_row_becomes_a_record(tmp_path: Path):
     write_record(tmp_path / "a" / "r1", sample_values(50, 12))
     (info,) = index_own_folder(
-        tmp_path, "path,labels,patient_id,age,sex,fold", "a/r1.hea,AF; MI ,7.0,93,F,10"
+        tmp_path,
+        "path,labels,patient_id,age,sex,device,site,fold",
+        "a/r1.hea,AF; MI ,7.0,93,F,ELI 250,3.0,10",
     )
     assert info == RecordInfo(
-        "mine", "a/r1", "a/r1.hea", "7", ("own:AF", "own:MI"), 90.0, "female", 10, ""
+        "mine", "a/r1", "a/r1.hea", "7", ("own:AF", "own:MI"), 90.0, "female", "ELI 250", "3", 10
     )
+
+
+@pytest.mark.parametrize("unknown", ["", "unknown", "N/A", "-"])
+def test_device_and_site_that_nobody_knows_are_empty(tmp_path: Path, unknown: str):
+    (info,) = index_own_folder(tmp_path, "path,labels,device,site", f"x.npy,AF,{unknown},{unknown}")
+    (bare,) = index_own_folder(tmp_path, "path,labels", "x.npy,AF")
+    assert (info.device, info.site) == (bare.device, bare.site) == ("", "")
 
 
 @pytest.mark.parametrize("written", ["r1", "r1.hea", "r1.dat"])

@@ -102,7 +102,7 @@ def test_splits_that_fit_alone_but_not_together_are_streamed(store, monkeypatch)
     monkeypatch.setattr(log, "info", lambda form, *values: said.append(form % values))
     run = run_of(store)
     assert isinstance(run.train.source, StreamedWindows)
-    assert isinstance(run.val.source, StreamedWindows)
+    assert isinstance(run.selection.source, StreamedWindows)
     lines = [line for line in said if "of windows" in line]
     assert len(lines) == 1 and lines[0].endswith("read from the store as they are needed")
 

@@ -3,8 +3,9 @@ from typing import get_args
 
 import pytest
 
+from einthoven.configuration import load_settings
 from einthoven.errors import ConfigError
-from einthoven.settings import LABEL_SET_NAMES, Settings, allowed_values, load_settings
+from einthoven.settings import LABEL_SET_NAMES, Settings, allowed_values
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path, monkeypatch):

@@ -410,7 +410,7 @@ def test_smoke_is_one_epoch_on_a_seeded_subset(root, monkeypatch):
     settings = tiny_settings(root, run_mode="smoke")
     train_production(settings)
     described = json.loads((settings.workspace.checkpoints_dir / "run.json").read_text())
-    assert described["n_train"] + described["n_val"] <= 50
+    assert described["n_train"] + described["n_selection"] + described["n_calibration"] <= 50
     history = read_json(settings.workspace.checkpoints_dir / "training_history.json")
     assert len(history) == 1
 

@@ -1,7 +1,8 @@
 """Checkpoints and the model file: tensors and plain values, whole or not at all.
 
 ``best_model.pth`` alone is enough to predict: beside the weights it holds architecture, labels,
-leads, sampling rate, window, preprocessing, thresholds, settings, data fingerprint and versions.
+leads, sampling rate, window, preprocessing, calibration, thresholds, settings, data fingerprint
+and versions.
 Files load with ``weights_only=True``, so that opening one from a stranger runs no code.
 """
 
@@ -11,7 +12,7 @@ import pickle
 import platform
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from torch import nn
 
 from einthoven import __version__
 from einthoven.batches import standardize_batch
-from einthoven.errors import CheckpointError
+from einthoven.calibration.maps import Calibration, calibration_from_values, no_calibration
+from einthoven.errors import CheckpointError, ConfigError
 from einthoven.files import atomic_path, sync_file
+from einthoven.metrics import DEFAULT_THRESHOLD
 from einthoven.models.registry import build_model
 from einthoven.records import LEADS
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,11 @@ class TrainedModel:
         model: in evaluation mode, on ``device``.
         labels: one per logit.
         single: whether a record has exactly one label.
-        thresholds: label to the probability from which it is decided; empty where single.
+        calibration: from the network's probabilities to calibrated ones.
+        threshold_sets: rule to the calibrated probabilities from which labels are decided; empty
+            where single, or where nothing was left to tune them on.
+        threshold_rule: the rule that is in use.
+        conformal: stated coverage to label to the network's probability from which it is in a set.
         facts: everything else that the file holds: settings, data fingerprint, versions, epoch.
     """
 
@@ -70,7 +77,10 @@ class TrainedModel:
     input: ModelInput
     labels: tuple[str, ...]
     single: bool
-    thresholds: dict[str, float]
+    calibration: Calibration
+    threshold_sets: dict[str, dict[str, float]]
+    threshold_rule: str
+    conformal: dict[str, dict[str, float]]
     device: torch.device
     facts: dict[str, Any]
 
@@ -81,6 +91,33 @@ class TrainedModel:
     @property
     def window(self) -> int:
         return self.input.window
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """From which calibrated probability each label is decided; empty where single."""
+        if self.single:
+            return {}
+        return dict.fromkeys(self.labels, DEFAULT_THRESHOLD) | self.threshold_sets.get(
+            self.threshold_rule, {}
+        )
+
+    def with_rule(self, rule: str) -> TrainedModel:
+        """The same model, deciding by another rule.
+
+        Raises:
+            ConfigError: its file has no thresholds of this rule.
+        """
+        if self.threshold_sets and rule not in self.threshold_sets:
+            raise ConfigError(
+                f"THRESHOLD_RULE is {rule}, and the model has thresholds for "
+                f"{', '.join(self.threshold_sets)}"
+                + (
+                    "; the Challenge's score is for its own 26 classes"
+                    if rule == "challenge_score"
+                    else ""
+                )
+            )
+        return replace(self, threshold_rule=rule)
 
 
 # Files ------------------------------------------------------------------------------------------
@@ -194,7 +231,11 @@ def model_values(
         "bandpass": list(model_input.bandpass) if model_input.bandpass else None,
         "standardize": model_input.standardize,
         "scale": model_input.scale.cpu(),
+        # The end of the training settles these; until then the model is not calibrated.
+        "calibration": no_calibration(labels, "the training has not been finished").values(),
         "thresholds": {},
+        "threshold_rule": "best_f1",
+        "conformal": {},
         "versions": versions(),
         **facts,
     }
@@ -228,7 +269,10 @@ def load_trained_model(path: Path, device: torch.device) -> TrainedModel:
         ),
         labels=tuple(values["labels"]),
         single=values["single"],
-        thresholds=values["thresholds"],
+        calibration=calibration_from_values(values["calibration"]),
+        threshold_sets=values["thresholds"],
+        threshold_rule=values["threshold_rule"],
+        conformal=values["conformal"],
         device=device,
         facts=values,
     )

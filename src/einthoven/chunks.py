@@ -245,10 +245,10 @@ def collect_chunks(
         first = f" (first: {rejected['reason'].iloc[0]})" if len(rejected) else ""
         raise DataError(f"none of {plural(len(rejected), 'record')} can be stored{first}")
     plain = kept.drop_columns(["sketch", "sketch_time_s", "reason"]).to_pandas()
-    return CollectedChunks(plain, rejected, _gather_sketches(kept), digest(contents))
+    return CollectedChunks(plain, rejected, gather_sketches(kept), digest(contents))
 
 
-def _gather_sketches(table: pa.Table) -> Sketches:
+def gather_sketches(table: pa.Table) -> Sketches:
     sketch, time_s = table["sketch"].combine_chunks(), table["sketch_time_s"].combine_chunks()
     counts = pa.compute.list_value_length(sketch).to_numpy()
     return Sketches(

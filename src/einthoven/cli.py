@@ -21,7 +21,7 @@ from einthoven.errors import ConfigError, EinthovenError, ProcessLost, RunStoppe
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from einthoven.settings import LoadedSettings
+    from einthoven.configuration import LoadedSettings
 
 # The demo is over within two minutes on two cores.
 DEMO_DEFAULTS = {"root": Path("demo"), "epochs": 8}
@@ -33,11 +33,25 @@ DISCLAIMER = "Research software, not a medical device."
 
 
 class Stage(NamedTuple):
-    """A command: one line of help, the groups of settings it takes, and what it does."""
+    """A command: one line of help, the groups of settings it takes, and what it does.
+
+    ``options`` and ``words`` are what it takes beside settings; the action gets them by name.
+    """
 
     help: str
     groups: tuple[str, ...]
-    action: Callable[[LoadedSettings], int]
+    action: Callable[..., int]
+    options: tuple[OwnOption, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+class OwnOption(NamedTuple):
+    """An option of one command that is no setting, because it says what to do and not how."""
+
+    flag: str
+    kind: Any
+    help: str
+    default: Any = None
 
 
 def show_config(loaded: LoadedSettings) -> int:
@@ -85,11 +99,47 @@ def train(loaded: LoadedSettings) -> int:
     return 0 if outcome.is_passed else 1
 
 
-def evaluate(loaded: LoadedSettings) -> int:
-    from einthoven.evaluation import evaluate_detailed, evaluation_summary
+def evaluate(
+    loaded: LoadedSettings,
+    split: str,
+    fold: int | None,
+    archive: str,
+    external: Path | None,
+    model: Path | None,
+) -> int:
+    from einthoven.evaluation import evaluate_detailed
+    from einthoven.scopes import Scope, metrics_path
+    from einthoven.summary import evaluation_summary
 
-    click.echo(evaluation_summary(evaluate_detailed(loaded.settings)))
+    if (split != "test") + bool(fold) + (external is not None) > 1:
+        raise ConfigError("--split, --fold and --external each name records; give one of them")
+    scope = Scope(split, fold or 0, archive, external, model)
+    click.echo(evaluation_summary(evaluate_detailed(loaded.settings, scope)))
+    click.echo(f"{metrics_path(loaded.settings.workspace, scope)}  {DISCLAIMER}")
     return 0
+
+
+def compare(loaded: LoadedSettings, first: str, second: str, output: Path | None) -> int:
+    from einthoven.comparison.paired import compare_runs
+    from einthoven.comparison.scored_runs import resolve_run
+    from einthoven.comparison.telling import comparison_summary
+    from einthoven.files import write_json
+
+    settings = loaded.settings
+    paths = [resolve_run(settings.root, written) for written in (first, second)]
+    result = compare_runs(paths[0], paths[1], settings.bootstrap_resamples, settings.seed)
+    if output is not None:
+        write_json(output, result)
+    click.echo(comparison_summary(result))
+    return 0
+
+
+def crossval(loaded: LoadedSettings) -> int:
+    from einthoven.crossval import cross_validate, crossval_summary
+
+    result = cross_validate(loaded.settings, loaded.origins)
+    click.echo(crossval_summary(result))
+    return int(any(part.get("error") for part in result["parts"]))
 
 
 def report(loaded: LoadedSettings) -> int:
@@ -127,6 +177,8 @@ def demo(loaded: LoadedSettings) -> int:
 WORKSPACE = ("workspace", "console")
 DATA = ("archives", "labels", "prepare")
 ALL_GROUPS = (*WORKSPACE, *DATA, "machine", "train", "evaluate")
+PATH = click.Path(path_type=Path)
+SPLIT_CHOICE = click.Choice(["test", "selection", "calibration", "validation", "train", "all"])
 
 STAGES = {
     "demo": Stage("Make small synthetic archives and run the whole line on them", ALL_GROUPS, demo),
@@ -140,8 +192,27 @@ STAGES = {
     ),
     "check": Stage("Say what is missing or wrong before a long run", ALL_GROUPS, check),
     "train": Stage("Train a model, score it on the test split, show examples", ALL_GROUPS, train),
-    "evaluate": Stage("Score the best model on the test split, with intervals",
-                      (*WORKSPACE, "machine", "evaluate"), evaluate),
+    "evaluate": Stage(
+        "Score a model with intervals: on the test split, or any split, fold, archive or folder",
+        (*WORKSPACE, "machine", "evaluate"), evaluate,
+        (
+            OwnOption("--split", SPLIT_CHOICE, "Records to score", "test"),
+            OwnOption("--fold", click.IntRange(1, 10), "Score this fold instead"),
+            OwnOption("--archive", str, "Only the records of this archive", ""),
+            OwnOption("--external", PATH, "Score a folder of archives that is not in the store"),
+            OwnOption("--model", PATH, "Model file (default: this run's best model)"),
+        ),
+    ),
+    "compare": Stage(
+        "Compare the scores of two runs on the records that both have scored",
+        (*WORKSPACE, "evaluate"), compare,
+        (OwnOption("--output", PATH, "Write the comparison here, as JSON"),),
+        ("first", "second"),
+    ),
+    "crossval": Stage(
+        "Train and score on one part of the patients after the other, or on one archive",
+        (*ALL_GROUPS, "crossval"), crossval,
+    ),
     "report": Stage("Write one HTML page about a run", WORKSPACE, report),
     "run": Stage("label, prepare, train and report; skips what is up to date",
                  ALL_GROUPS, run),
@@ -215,24 +286,35 @@ def command_line() -> None:
 
 def make_command(name: str, stage: Stage) -> click.Command:
     """A command that takes every setting of its stage as a flag of the same name."""
-    from einthoven.settings import Settings, load_settings, setting_names
+    from einthoven.configuration import load_settings
+    from einthoven.settings import Settings, setting_names
 
     known = setting_names(stage.groups)
 
     def callback(config: Path | None, **flags: Any) -> None:
         refuse_several_processes(name)
+        own = {key: flags.pop(key) for key in own_names}
         flags |= unknown_flags(click.get_current_context().args, name)
         loaded = load_settings(flags, config, DEMO_DEFAULTS if name == "demo" else None)
         from einthoven.console import setup_logging
 
         setup_logging(loaded.settings.quiet)
         try:
-            sys.exit(stage.action(loaded))
+            sys.exit(stage.action(loaded, **own))
         except KeyboardInterrupt:
             click.echo("Stopped. The same command goes on from here.", err=True)
             sys.exit(INTERRUPTED)
 
     options = [setting_option(field, Settings.model_fields[field]) for field in known]
+    own_options = [
+        click.Option(
+            [option.flag], type=option.kind, help=option.help, default=option.default,
+            show_default=bool(option.default),
+        )
+        for option in stage.options
+    ]  # fmt: skip
+    words = [click.Argument([word]) for word in stage.words]
+    own_names = [*stage.words, *(str(option.name) for option in own_options)]
     toml = click.Option(
         ["--config"], type=click.Path(path_type=Path), metavar="FILE",
         help="TOML file of settings (default: einthoven.toml in the workspace)",
@@ -240,7 +322,7 @@ def make_command(name: str, stage: Stage) -> click.Command:
     return StageCommand(
         name,
         callback=callback,
-        params=[*options, toml],
+        params=[*words, *own_options, *options, toml],
         help=stage.help + ".",
         # `load_settings` reports unknown flags, together with all other problems.
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},

@@ -5,7 +5,9 @@ A pure function of predictions and seed, so that the same run shows the same rec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -92,3 +94,70 @@ def _draw_of_classes(truth: np.ndarray, labels: Sequence[str], seed: int) -> lis
             n = plural(int(counts[c]), "record")
             drawn.append((int(row), f"drawn at random from {n} of {label}"))
     return drawn
+
+
+# Errors ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConfidentError:
+    """A decision that is wrong and was not close.
+
+    Attributes:
+        row: of the predictions.
+        record: its name.
+        label: decided and not true, or true and not decided.
+        is_false_alarm: which of both.
+        probability: of the label.
+    """
+
+    row: int
+    record: str
+    label: str
+    is_false_alarm: bool
+    probability: float
+
+
+def choose_confident_errors(
+    test: pd.DataFrame, labels: Sequence[str], most: int = 8
+) -> list[ConfidentError]:
+    """The most confident false alarms and the most clearly missed labels, by turns.
+
+    Each record shows one error. Every class shows its worst error of a kind before any class shows
+    its second.
+
+    Args:
+        test: of one split, with ``record`` and the columns of each label.
+        labels: the model's.
+        most: errors to choose.
+    """
+    truth = test[[f"label_{label}" for label in labels]].to_numpy() > 0
+    decided = test[[f"decision_{label}" for label in labels]].to_numpy() > 0
+    probability = test[[f"probability_{label}" for label in labels]].to_numpy(float)
+    queues = [
+        _rank_by_turns(decided & ~truth, probability),
+        _rank_by_turns(truth & ~decided, 1 - probability),
+    ]
+    chosen: dict[int, ConfidentError] = {}
+    while len(chosen) < most and any(queues):
+        for queue, is_false_alarm in zip(queues, (True, False), strict=True):
+            row, c = next(((r, c) for r, c in queue if r not in chosen), (None, 0))
+            if row is None:
+                queue.clear()
+            elif len(chosen) < most:
+                record, p = str(test["record"].iloc[row]), float(probability[row, c])
+                chosen[row] = ConfidentError(row, record, labels[c], is_false_alarm, p)
+                queue.remove((row, c))
+    return list(chosen.values())
+
+
+def _rank_by_turns(is_wrong: np.ndarray, how_wrong: np.ndarray) -> list[tuple[int, int]]:
+    """Rows and classes of errors, worst first; the second of a class after the first of all."""
+    rows, columns = np.nonzero(is_wrong)
+    order = np.lexsort((rows, -how_wrong[rows, columns]))
+    seen: Counter[int] = Counter()
+    ranked = []
+    for row, c in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        ranked.append((seen[c], row, c))
+        seen[c] += 1
+    return [(row, c) for _, row, c in sorted(ranked, key=lambda entry: entry[0])]

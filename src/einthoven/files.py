@@ -74,6 +74,10 @@ class Workspace:
     def report_path(self) -> Path:
         return self.root / "artifacts" / self.run_name / "report.html"
 
+    @property
+    def model_card_path(self) -> Path:
+        return self.report_path.with_name("model_card.md")
+
     def step_path(self, step: str) -> Path:
         """Where the stamp of a finished step lies; see `step_changes`."""
         of_run = step in ("train", "evaluate", "examples", "report")

@@ -7,6 +7,7 @@ overlapping crops, when the model was trained on crops.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from einthoven.errors import ConfigError
 from einthoven.residency import ResidencyWish, settle_residency
 from einthoven.resources import is_out_of_memory, release_memory
 from einthoven.store import Store
+from einthoven.views import PLAIN_VIEW, RecordView
 
 CROPS_PER_PASS = 512
 
@@ -35,12 +37,14 @@ def predict_records(
     store: Store,
     record_indices: np.ndarray,
     residency: ResidencyWish = "auto",
+    views: Sequence[RecordView] = (PLAIN_VIEW,),
 ) -> np.ndarray:
-    """Probabilities of some records of a store.
+    """Probabilities of some records of a store, before calibration.
 
     Args:
         record_indices: row numbers of the manifest.
         residency: where their windows are kept.
+        views: over which each prediction is averaged.
 
     Returns:
         ``(n_records, n_classes)`` float32.
@@ -49,7 +53,7 @@ def predict_records(
     kept = settle_residency(store, len(listed.table), trained.device, residency)
     source = open_windows(store, listed, trained.device, kept)
     return predict_windows(
-        trained.model, trained.input, trained.single, source, listed, shown_as="Predicting"
+        trained.model, trained.input, trained.single, source, listed, "Predicting", views
     )
 
 
@@ -61,6 +65,7 @@ def predict_windows(
     source: WindowSource,
     listed: RecordWindows,
     shown_as: str = "",
+    views: Sequence[RecordView] = (PLAIN_VIEW,),
 ) -> np.ndarray:
     """Probabilities of the listed records; see `predict_records`.
 
@@ -68,10 +73,13 @@ def predict_windows(
 
     Args:
         shown_as: name of a progress bar; none is shown without it.
+        views: over which each prediction is averaged.
     """
     was_training = model.training
     model.eval()
-    n_crops = count_crops(model_input.window, model_input.crop)
+    n_crops = max(
+        count_crops(model_input.window, model_input.crop, view.crop_density) for view in views
+    )
     per_pass = max(1, CROPS_PER_PASS // n_crops)
     n_windows = len(listed.table)
     passes = [
@@ -80,7 +88,7 @@ def predict_windows(
     ]
     fetched = fetch_ahead(source, passes)
     rows = [
-        _probabilities_that_fit(model, model_input, single, samples, listed.n_valid[windows])
+        _mean_over_views(model, model_input, single, samples, listed.n_valid[windows], views)
         for windows, samples in zip(
             progress(passes, desc=shown_as, unit="passes") if shown_as else passes,
             fetched,
@@ -94,16 +102,34 @@ def predict_windows(
     return np.asarray(sums / np.diff(listed.first)[:, None], np.float32)
 
 
+def _mean_over_views(
+    model: nn.Module,
+    model_input: ModelInput,
+    single: bool,
+    samples: torch.Tensor,
+    n_valid: np.ndarray,
+    views: Sequence[RecordView],
+) -> torch.Tensor:
+    shown = [
+        _probabilities_that_fit(
+            model, model_input, single, *view.show(samples, n_valid), view.crop_density
+        )
+        for view in views
+    ]
+    return shown[0] if len(shown) == 1 else torch.stack(shown).mean(0)
+
+
 def _probabilities_that_fit(
     model: nn.Module,
     model_input: ModelInput,
     single: bool,
     samples: torch.Tensor,
     n_valid: np.ndarray,
+    density: int,
 ) -> torch.Tensor:
     """As `_window_probabilities`, in halves where memory runs out."""
     try:
-        return _window_probabilities(model, model_input, single, samples, n_valid)
+        return _window_probabilities(model, model_input, single, samples, n_valid, density)
     except Exception as error:
         if len(samples) == 1 or not is_out_of_memory(error):
             raise
@@ -111,7 +137,9 @@ def _probabilities_that_fit(
     half = len(samples) // 2
     return torch.cat(
         [
-            _probabilities_that_fit(model, model_input, single, samples[part], n_valid[part])
+            _probabilities_that_fit(
+                model, model_input, single, samples[part], n_valid[part], density
+            )
             for part in (slice(half), slice(half, None))
         ]
     )
@@ -123,9 +151,10 @@ def _window_probabilities(
     single: bool,
     samples: torch.Tensor,
     n_valid: np.ndarray,
+    density: int,
 ) -> torch.Tensor:
     """Mean over crops: ``(n_windows, n_classes)``."""
-    starts = overlapping_starts(n_valid, model_input.window, model_input.crop)
+    starts = overlapping_starts(n_valid, model_input.window, model_input.crop, density)
     n, k = starts.shape
     row = torch.arange(n, device=samples.device).repeat_interleave(k)
     start = to_device(torch.from_numpy(starts.reshape(-1)), samples.device)
@@ -139,13 +168,16 @@ def _window_probabilities(
     return mean
 
 
-def overlapping_starts(n_valid: np.ndarray, n_samples: int, crop: int) -> np.ndarray:
+def overlapping_starts(
+    n_valid: np.ndarray, n_samples: int, crop: int, density: int = 1
+) -> np.ndarray:
     """First samples of crops that overlap by half and cover what was recorded.
 
     Args:
         n_valid: ``(n,)`` recorded samples of each window.
         n_samples: length of a window.
         crop: length of a crop.
+        density: of crops; 2 lets them overlap by three quarters.
 
     Returns:
         ``(n, k)``, k of `count_crops`; it is the same for every window, so that short windows
@@ -156,13 +188,13 @@ def overlapping_starts(n_valid: np.ndarray, n_samples: int, crop: int) -> np.nda
            [  0,   0,   0]])
     """
     slack = np.maximum(n_valid - crop, 0)
-    starts = np.linspace(0, slack, count_crops(n_samples, crop), axis=1)
+    starts = np.linspace(0, slack, count_crops(n_samples, crop, density), axis=1)
     return np.rint(starts).astype(np.int64)
 
 
-def count_crops(n_samples: int, crop: int) -> int:
-    """How many crops that overlap by half cover a window."""
-    return math.ceil((n_samples - crop) / (crop / 2)) + 1
+def count_crops(n_samples: int, crop: int, density: int = 1) -> int:
+    """How many crops that overlap by half, or more where they are denser, cover a window."""
+    return math.ceil((n_samples - crop) / (crop / (2 * density))) + 1
 
 
 def choose_device(name: str) -> torch.device:

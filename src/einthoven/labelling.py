@@ -15,6 +15,7 @@ from einthoven.console import format_table, log, plural, progress
 from einthoven.errors import ConfigError, DataError, RecordError
 from einthoven.files import (
     NOT_DONE_YET,
+    digest,
     file_digest,
     read_json,
     stamp_step,
@@ -145,7 +146,9 @@ def read_mapping(path: Path) -> pd.DataFrame:
     """
     if not path.exists():
         raise DataError(f"{path} is not there; run `einthoven label` first")
-    lines = read_mapping_lines(path, MAPPING_COLUMNS)
+    # A step that needs the mapping may meet one that an earlier version wrote.
+    advice = "Run `einthoven label` to have it made again; edits stay."
+    lines = read_mapping_lines(path, MAPPING_COLUMNS, advice)
     table = pd.DataFrame(
         [[line.values.get(name, "") for name in MAPPING_COLUMNS] for line in lines],
         columns=list(MAPPING_COLUMNS),
@@ -300,6 +303,8 @@ def _label_inputs(
     return {
         "label set": label_set.name,
         "table of codes": label_set.fingerprint,
+        # A mapping that an earlier version wrote may lack some.
+        "columns of the mapping": digest(MAPPING_COLUMNS),
         "labels per record": "one" if single else "any number",
         "target_fs": settings.target_fs,
         "data folder": str(settings.archives_dir.resolve()),

@@ -2,8 +2,8 @@
 
 Throughout, ``targets`` and ``decisions`` are ``(n, C)`` of 0 and 1, ``probabilities`` is
 ``(n, C)``: n records, C classes. A score that does not exist is NaN, never 0 or 1: a class without
-a positive has no recall, F1, AUROC or average precision, and one without a negative has no AUROC.
-Averages over classes leave such classes out.
+a positive has no score at all, and one without a negative has no AUROC and no specificity. Averages
+over classes leave such classes out.
 
 ``weights`` is ``(R, n)``: how often each record counts in each of R resamples of a bootstrap;
 scores then get a leading axis R. Without weights every record counts once.
@@ -14,11 +14,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 # With fewer positives than this the threshold of best F1 is mostly noise.
 MIN_POSITIVES_TO_TUNE = 20
 
 DEFAULT_THRESHOLD = 0.5
+
+# As in Guo et al., "On calibration of modern neural networks", ICML 2017.
+CALIBRATION_BINS = 15
+
+# 0, 0.01, … 1, as the PTB-XL benchmark counts them in `F_max` of its ``utils.py`` (Strodthoff et
+# al. 2021, doi 10.1109/JBHI.2020.3022989; https://github.com/helme/ecg_ptbxl_benchmarking).
+F_MAX_THRESHOLDS = np.arange(0, 1.01, 1 / 100)
+
+# F-beta and G-beta of the PTB-XL benchmark and of the Challenge 2020: a miss counts twice.
+BETA = 2
 
 
 # Ranking: AUROC and average precision --------------------------------------------------------
@@ -160,6 +171,116 @@ def subset_accuracy(targets: np.ndarray, decisions: np.ndarray) -> float:
     """Share of records with every label right."""
     right = ((targets > 0) == (decisions > 0)).all(axis=1)
     return float(right.mean()) if len(right) else float("nan")
+
+
+# Calibration: Brier score and expected calibration error ------------------------------------------
+
+
+def squared_errors(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What each record adds to the Brier score of each class, ``(n, C)``."""
+    assert targets.shape == probabilities.shape, (targets.shape, probabilities.shape)
+    errors: np.ndarray = ((targets > 0) - probabilities.astype(float)) ** 2
+    return errors
+
+
+def calibration_bins(probabilities: np.ndarray) -> np.ndarray:
+    """Which of `CALIBRATION_BINS` equal parts of (0, 1] holds each probability; the first has 0."""
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = np.searchsorted(edges, probabilities, side="left") - 1
+    # A mean of float32 probabilities may lie above 1 by rounding.
+    return np.clip(bins, 0, CALIBRATION_BINS - 1)
+
+
+def calibration_gaps(targets: np.ndarray, probabilities: np.ndarray) -> csr_array:
+    """Truth minus probability of each record in the bin that it falls in.
+
+    Returns:
+        ``(C * CALIBRATION_BINS, n)``: a row per class and bin, sparse.
+    """
+    assert targets.shape == probabilities.shape, (targets.shape, probabilities.shape)
+    n, n_classes = targets.shape
+    rows = np.arange(n_classes) * CALIBRATION_BINS + calibration_bins(probabilities.astype(float))
+    columns = np.repeat(np.arange(n), n_classes)
+    gaps = (targets > 0) - probabilities.astype(float)
+    shape = (n_classes * CALIBRATION_BINS, n)
+    return csr_array((gaps.ravel(), (rows.ravel(), columns)), shape=shape)
+
+
+def expected_calibration_errors(gaps: csr_array, weights: np.ndarray) -> np.ndarray:
+    """Expected calibration error of each class under every resample, ``(R, C)``.
+
+    The mean over bins, each counting as often as it has records, of the distance between mean
+    probability and share of positives: Guo et al. 2017 for one class, and class by class as in
+    Kull et al., "Beyond temperature scaling", NeurIPS 2019. A bin's count cancels, so that the
+    sum of its gaps is all one needs.
+
+    Args:
+        gaps: of `calibration_gaps`.
+        weights: ``(R, n)``.
+    """
+    by_bin = np.abs(gaps @ weights.T).reshape(-1, CALIBRATION_BINS, len(weights))
+    return divide_or_nan(by_bin.sum(axis=1).T, weights.sum(axis=1, keepdims=True))
+
+
+def top_label_gaps(
+    targets: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray
+) -> csr_array:
+    """`calibration_gaps` of "the decided class is right", for one label per record: one class."""
+    is_decided = decisions > 0
+    n_right = ((targets > 0) & is_decided).sum(axis=1, keepdims=True)
+    confidence = np.where(is_decided, probabilities, 0).sum(axis=1, keepdims=True)
+    return calibration_gaps(n_right, confidence)
+
+
+# The PTB-XL benchmark's: F-max, F-beta, G-beta -----------------------------------------------
+
+
+def f_max_terms(
+    targets: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each record's precision, whether it has one, and its recall at each threshold of F-max.
+
+    Returns:
+        Three ``(n, T)``. A record for which nothing is at or above a threshold has no precision
+        there (written 0); one without a label has recall 0.
+    """
+    assert targets.shape == probabilities.shape, (targets.shape, probabilities.shape)
+    there = targets > 0
+    called = _labels_at_thresholds(probabilities, np.ones_like(there))
+    hits = _labels_at_thresholds(probabilities, there)
+    recall = divide_or_zero(hits, there.sum(axis=1, keepdims=True))
+    return divide_or_zero(hits, called), called > 0, recall
+
+
+def _labels_at_thresholds(probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How many of each record's labels that count are at or above each threshold, ``(n, T)``."""
+    n, n_thresholds = len(probabilities), len(F_MAX_THRESHOLDS)
+    # So many thresholds are at or below the probability.
+    passed = np.searchsorted(F_MAX_THRESHOLDS, probabilities.astype(float), side="right")
+    cells = passed + np.arange(n)[:, None] * (n_thresholds + 1)
+    found = np.bincount(cells[counts], minlength=n * (n_thresholds + 1))
+    at_or_above = found.reshape(n, n_thresholds + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return at_or_above[:, 1:].astype(float)
+
+
+def f_max_of(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    """Best harmonic mean of precision and recall over the thresholds of the last axis."""
+    best: np.ndarray = np.fmax.reduce(
+        divide_or_nan(2 * precision * recall, precision + recall), axis=-1
+    )
+    return best
+
+
+def f_beta_of(hits: np.ndarray, called: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """(1 + β²) hits / ((1 + β²) hits + false alarms + β² misses), NaN where a class is absent."""
+    f_beta = divide_or_nan((1 + BETA**2) * hits, called + BETA**2 * there)
+    return np.where(there > 0, f_beta, np.nan)
+
+
+def g_beta_of(hits: np.ndarray, called: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Hits / (hits + false alarms + β misses), NaN where a class is absent."""
+    g_beta = divide_or_nan(hits, called + BETA * (there - hits))
+    return np.where(there > 0, g_beta, np.nan)
 
 
 # Averages over classes -----------------------------------------------------------------------

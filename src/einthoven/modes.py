@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from einthoven.distributed import processes_here
-from einthoven.evaluation import evaluate_detailed, evaluation_summary
+from einthoven.evaluation import evaluate_detailed
 from einthoven.files import read_json
 from einthoven.prediction import run_inference_examples
 from einthoven.settings import Settings
 from einthoven.smoke import run_smoke_test, smoke_results_path, smoke_summary
+from einthoven.summary import evaluation_summary
 from einthoven.training import train_production
 
 

@@ -22,7 +22,6 @@ from einthoven.batches import RecordWindows, ResidentWindows
 from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import log, plural, progress
 from einthoven.errors import DataError
-from einthoven.evaluation import predictions_path
 from einthoven.examples import choose_example_records
 from einthoven.figures.prediction import (
     DISCLAIMER,
@@ -39,14 +38,15 @@ from einthoven.files import (
     write_json,
 )
 from einthoven.inference import choose_device, predict_records, predict_windows
-from einthoven.metrics import DEFAULT_THRESHOLD, decide
+from einthoven.metrics import decide
 from einthoven.samples import PreparedSample, prepare_sample, signal_remarks
+from einthoven.scopes import predictions_path
 from einthoven.settings import Settings
 from einthoven.signal import to_windows
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT, Store, WindowTable, open_store, stored_signal
 
 # Raised whenever the examples would be chosen, written or drawn otherwise.
-EXAMPLES_VERSION = 1
+EXAMPLES_VERSION = 2
 
 # The model -------------------------------------------------------------------------------------
 
@@ -55,7 +55,8 @@ def load_best_model(where: Settings | Path | str, device: str = "auto") -> Train
     """Load a trained model, ready to predict.
 
     Args:
-        where: the settings of a run, whose best model is loaded onto their device; or a model file.
+        where: the settings of a run, whose best model is loaded onto their device and decides by
+            their ``THRESHOLD_RULE``; or a model file, which decides by the rule of its own run.
         device: for a model file, as the setting ``DEVICE``.
 
     Raises:
@@ -63,7 +64,8 @@ def load_best_model(where: Settings | Path | str, device: str = "auto") -> Train
         ConfigError: this machine has no such device.
     """
     if isinstance(where, Settings):
-        return load_trained_model(where.workspace.best_model_path, choose_device(where.device))
+        trained = load_trained_model(where.workspace.best_model_path, choose_device(where.device))
+        return trained.with_rule(where.threshold_rule)
     return load_trained_model(Path(where), choose_device(device))
 
 
@@ -75,7 +77,7 @@ class SamplePrediction:
     """What a model says of one signal.
 
     Attributes:
-        probabilities: of every label, in the model's order.
+        probabilities: of every label, calibrated, in the model's order.
         decisions: the labels that were decided; one where the model decides for exactly one.
         thresholds: label to the probability from which it is decided; empty where the likeliest is.
         n_windows: windows over which the probabilities are averaged.
@@ -133,33 +135,27 @@ def predict_sample(
     source = ResidentWindows(torch.from_numpy(windows), trained.device)
     row = predict_windows(trained.model, trained.input, trained.single, source, listed)
     probabilities, decisions = name_answers(trained, row)[0]
-    return SamplePrediction(
-        probabilities, decisions, label_thresholds(trained), len(windows), sample
-    )
-
-
-def label_thresholds(trained: TrainedModel) -> dict[str, float]:
-    """From which probability each label is decided; empty where the likeliest is."""
-    if trained.single:
-        return {}
-    return {label: trained.thresholds.get(label, DEFAULT_THRESHOLD) for label in trained.labels}
+    return SamplePrediction(probabilities, decisions, trained.thresholds, len(windows), sample)
 
 
 def name_answers(
-    trained: TrainedModel, probabilities: np.ndarray
+    trained: TrainedModel, raw: np.ndarray
 ) -> list[tuple[dict[str, float], tuple[str, ...]]]:
-    """Probabilities by label, and the labels that are decided, of each of ``(n, C)`` rows.
+    """Calibrated probabilities by label, and the labels that are decided, of each record.
+
+    Args:
+        raw: ``(n, C)`` probabilities before calibration.
 
     Raises:
         DataError: one of them is no number.
     """
-    if not np.isfinite(probabilities).all():
+    if not np.isfinite(raw).all():
         raise DataError(
             "the model gives probabilities that are no numbers: its training diverged; train again "
             "with a lower LR"
         )
-    limits = list(label_thresholds(trained).values()) or None
-    decided = decide(probabilities, limits, trained.single)
+    probabilities = trained.calibration.apply(raw)
+    decided = decide(probabilities, list(trained.thresholds.values()) or None, trained.single)
     return [
         (
             dict(zip(trained.labels, row.tolist(), strict=True)),
@@ -209,7 +205,7 @@ def run_inference_examples(settings: Settings) -> dict[str, Any]:
         "label_set": trained.facts.get("label_set", settings.label_set),
         "labels": list(trained.labels),
         "task": "single" if trained.single else "multi",
-        "thresholds": label_thresholds(trained),
+        "thresholds": trained.thresholds,
         "model": inputs["model"],
         "split": "test",
         "seed": settings.seed,
@@ -267,7 +263,7 @@ def _predict_examples(
     store = open_store(settings.workspace)
     table = pd.read_parquet(predictions_path(settings.workspace))
     test = table[table["split"] == "test"].reset_index(drop=True)
-    chosen = choose_example_records(test, trained.labels, label_thresholds(trained), settings.seed)
+    chosen = choose_example_records(test, trained.labels, trained.thresholds, settings.seed)
     names = test["record"].iloc[list(chosen)]
     numbers = pd.Index(store.manifest["record"]).get_indexer(pd.Index(names))
     answers = name_answers(trained, predict_records(trained, store, numbers))
@@ -318,7 +314,7 @@ def _draw_example(example: Mapping[str, Any], signal: np.ndarray, trained: Train
         trained.fs,
         example["probabilities"],
         example["decisions"],
-        thresholds=label_thresholds(trained),
+        thresholds=trained.thresholds,
         true_labels=example["true_labels"],
         leads_present=example["leads_present"],
         title=f"{who}\n{why}",

@@ -21,9 +21,9 @@ from einthoven.labels.sets import load_label_set
 from einthoven.readers.registry import Archive, find_archives
 from einthoven.records import LEADS
 from einthoven.residency import choose_residency, residency_line
-from einthoven.runs import is_mapping_newer, store_differences
+from einthoven.runs import is_mapping_newer, run_splits, store_differences
 from einthoven.settings import Settings
-from einthoven.splits import check_splits, read_splits
+from einthoven.splits import read_splits
 from einthoven.store import label_matrix, open_store
 
 Verdict = Literal["passed", "warning", "failed"]
@@ -179,15 +179,14 @@ def check_store(settings: Settings) -> Iterator[Check]:
 
 def check_split_patients(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
-    splits = read_splits(settings.workspace.splits_path)
-    check_splits(splits, store.manifest)
+    splits = run_splits(settings, store)
     sizes = ", ".join(f"{title} {len(splits[split]):,}" for split, title in SPLIT_TITLES.items())
     yield Check("splits", "passed", f"no patient and no duplicate in two splits; {sizes}")
 
 
 def check_classes(settings: Settings) -> Iterator[Check]:
     store = open_store(settings.workspace)
-    splits = read_splits(settings.workspace.splits_path)
+    splits = run_splits(settings, store)
     labels = load_label_set(settings.label_set).labels
     by_record = store.manifest.set_index("record")
     for split, title in SPLIT_TITLES.items():

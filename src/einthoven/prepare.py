@@ -268,7 +268,8 @@ def _join_mapping(stored: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
     """The manifest without groups, folds and copies, which follow from it."""
     of_mapping = mapping.iloc[stored["mapping_row"]].reset_index(drop=True)
     manifest = stored.drop(columns="mapping_row")
-    for name in ("archive", "record_id", "patient_id", "label_quality", "age", "sex"):
+    copied = ("archive", "record_id", "patient_id", "label_quality", "age", "sex", "device", "site")
+    for name in copied:
         manifest[name] = of_mapping[name]
     manifest["record"] = of_mapping["archive"] + "/" + of_mapping["record_id"]
     manifest["labels"] = [list(split_labels(text)) for text in of_mapping["labels"]]

@@ -47,6 +47,8 @@ class RecordInfo:
             ``"scp:AFIB"``; see `einthoven.labels`. A likelihood follows as ``"scp:NORM=80"``.
         age: years; None where not stated or impossible. Ages over 89 are 90.
         sex: ``"female"``, ``"male"`` or empty.
+        device: what recorded it, as the archive writes it; empty where the archive does not say.
+        site: the archive's own name or number of the place; empty where it does not say.
         fold: the archive's own published fold, 1 to 10; None where it has none.
         problem: why the record cannot be read, found while listing it; empty when nothing is wrong
             so far.
@@ -59,6 +61,8 @@ class RecordInfo:
     codes: tuple[str, ...] = ()
     age: float | None = None
     sex: str = ""
+    device: str = ""
+    site: str = ""
     fold: int | None = None
     problem: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +109,8 @@ def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, str]:
 def clear_run(workspace: Workspace) -> None:
     """Delete what an earlier run of this name wrote: checkpoints, scores, figures and report."""
     # Stamps go first: a run that is half deleted is not finished.
+    shutil.rmtree(workspace.checkpoints_dir / "evaluations", ignore_errors=True)
     written = [path for name in CHECKPOINT_FILES for path in workspace.checkpoints_dir.glob(name)]
-    for path in [*written, *workspace.figures_dir.glob(FIGURE_FILES), workspace.report_path]:
+    pages = [workspace.report_path, workspace.model_card_path]
+    for path in [*written, *workspace.figures_dir.glob(FIGURE_FILES), *pages]:
         path.unlink(missing_ok=True)

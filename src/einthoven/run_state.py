@@ -179,10 +179,10 @@ def resume_or_start(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> N
     values = read_stopped_run(run)
     if values is None:
         log.info(
-            "Training %s on %s, validating on %s; %s",
+            "Training %s on %s, picking the epoch by %s; %s",
             run.settings.model_name,
             plural(len(run.train.records), "record"),
-            plural(len(run.val.records), "record"),
+            plural(len(run.selection.records), "record"),
             run.device,
         )
         return
@@ -344,6 +344,7 @@ def model_facts(run: Run, state: TrainState) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
         "label_set": run.settings.label_set,
+        "threshold_rule": run.settings.threshold_rule,
         "validation": {k: v for k, v in state.history[-1].items() if k.startswith("val_")},
         "settings": settings,
         "data": run.data,
@@ -360,7 +361,8 @@ def describe_run(run: Run, origins: Mapping[str, str]) -> dict[str, Any]:
         "labels": list(run.labels),
         "single": run.single,
         "n_train": len(run.train.records),
-        "n_val": len(run.val.records),
+        "n_selection": len(run.selection.records),
+        "n_calibration": 0 if run.calibration is None else len(run.calibration.records),
         "class_weights": None if run.weights is None else run.weights.tolist(),
         "data": run.data,
     }

@@ -26,11 +26,18 @@ from einthoven.console import plural
 from einthoven.distributed import ALONE, Processes, share_of
 from einthoven.errors import ConfigError, DataError
 from einthoven.files import Workspace, file_digest, read_json
+from einthoven.holdout import halve_records, hold_out_records
 from einthoven.labels.sets import load_label_set
 from einthoven.objective import balanced_weights
 from einthoven.residency import Residency, settle_residency
 from einthoven.settings import Settings
-from einthoven.splits import rows_of_records, subset_records, tell_records
+from einthoven.splits import (
+    check_splits,
+    read_splits,
+    rows_of_records,
+    subset_records,
+    tell_records,
+)
 from einthoven.store import Store, label_matrix
 
 MODE_RECORDS = {"smoke": 256, "medium": 5000}
@@ -56,7 +63,12 @@ class SplitData:
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same while a run trains."""
+    """What stays the same while a run trains.
+
+    Attributes:
+        selection, calibration: the halves of the validation split; one picks the epoch, the other
+            one calibrates and sets thresholds. None where the split is one patient's.
+    """
 
     settings: Settings
     store: Store
@@ -65,7 +77,8 @@ class Run:
     device: torch.device
     input: ModelInput
     train: SplitData
-    val: SplitData
+    selection: SplitData
+    calibration: SplitData | None
     weights: torch.Tensor | None
     data: str
     processes: Processes = ALONE
@@ -153,10 +166,16 @@ def open_run(
     single = has_one_label(settings)
     check_settings_together(settings, single, device, processes)
     n_windows = store.count_windows(chosen["train"]) + store.count_windows(chosen["val"])
+    halves = halve_records(store.manifest, chosen["val"], settings.split_seed)
     residency = settle_residency(store, n_windows, device, settings.residency)
     labels = label_set.labels
     train = open_split("train", chosen["train"], store, labels, device, residency, processes)
-    val = open_split("val", chosen["val"], store, labels, device, residency, processes)
+    selection, calibration = (
+        open_split("val", half, store, labels, device, residency, processes) if len(half) else None
+        for half in halves
+    )
+    if selection is None:
+        raise empty_split_error("val")
     balance = settings.class_weights == "balanced" or (settings.class_weights == "auto" and single)
     weights = torch.from_numpy(balanced_weights(train.targets, single)) if balance else None
     low, high = store.band
@@ -176,7 +195,8 @@ def open_run(
         device=device,
         input=model_input,
         train=train,
-        val=val,
+        selection=selection,
+        calibration=calibration,
         weights=None if weights is None else weights.to(device),
         data=data,
         processes=processes,
@@ -222,6 +242,20 @@ def has_one_label(settings: Settings) -> bool:
     if settings.task == "auto":
         return load_label_set(settings.label_set).single
     return settings.task == "single"
+
+
+def run_splits(settings: Settings, store: Store) -> dict[str, Any]:
+    """The splits that `einthoven prepare` made, or those that ``HOLD_OUT`` asks for.
+
+    Raises:
+        DataError: there are none.
+        SplitError: they share a patient, or cannot be made.
+    """
+    splits = read_splits(settings.workspace.splits_path)
+    check_splits(splits, store.manifest)
+    if settings.hold_out:
+        splits |= hold_out_records(store.manifest, settings.hold_out)
+    return splits
 
 
 def chosen_records(

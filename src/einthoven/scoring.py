@@ -7,14 +7,23 @@ beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from einthoven.bootstrap import ScoreName, all_scores, bootstrap_scores, logit_interval
+from einthoven.bootstrap import (
+    ScoreName,
+    all_scores,
+    bootstrap_calibration,
+    bootstrap_scores,
+    calibration_scores,
+    logit_interval,
+    normal_interval,
+    spread_of,
+)
 from einthoven.console import plural
-from einthoven.metrics import macro_mean
+from einthoven.metrics import confusion_matrix, label_tables, macro_mean
 
 # The scores of fewer records than this say nothing: files hold them, but no table shows them, and
 # they have no part in the headline.
@@ -27,7 +36,24 @@ HEADLINE_SCORES: tuple[ScoreName, ...] = (
     ("f1", "weighted"),
     ("accuracy", ""),
     ("subset_accuracy", ""),
+    ("challenge_score", ""),
 )
+
+CALIBRATION_SCORES = ("brier", "expected_calibration_error")
+
+# A score that may be negative; all others lie within 0 and 1.
+UNBOUNDED_SCORES = ("challenge_score",)
+
+WHY_NO_SCORE = {
+    "accuracy": "no record",
+    "f_max": "no record of the split has a label",
+    "challenge_score": "no record of the split has a label other than sinus rhythm",
+}
+
+
+COLUMNS_OF_PREDICTIONS = (
+    "records", "groups", "archives", "targets", "raw", "probabilities", "decisions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +63,7 @@ class Predictions:
     Attributes:
         records, groups, archives: ``(n,)`` names, patient groups, archives.
         targets, decisions: ``(n, C)`` of 0 and 1.
-        probabilities: ``(n, C)``.
+        raw, probabilities: ``(n, C)`` before and after calibration; the same where there is none.
         labels: C names.
         single: each record has exactly one label.
     """
@@ -46,6 +72,7 @@ class Predictions:
     groups: np.ndarray
     archives: np.ndarray
     targets: np.ndarray
+    raw: np.ndarray
     probabilities: np.ndarray
     decisions: np.ndarray
     labels: tuple[str, ...]
@@ -58,12 +85,14 @@ class Predictions:
     def n_patient_groups(self) -> int:
         return len(np.unique(self.groups.astype(str)))
 
+    def take(self, rows: np.ndarray) -> Predictions:
+        """Those of some records: a mask of all of them, or row numbers."""
+        chosen = {name: getattr(self, name)[rows] for name in COLUMNS_OF_PREDICTIONS}
+        return replace(self, **chosen)
+
     def of_archive(self, archive: str) -> Predictions:
         """Those of one archive."""
-        rows = self.archives == archive
-        columns = ("records", "groups", "archives", "targets", "probabilities", "decisions")
-        chosen = {name: getattr(self, name)[rows] for name in columns}
-        return Predictions(**chosen, labels=self.labels, single=self.single)
+        return self.take(self.archives == archive)
 
 
 @dataclass(frozen=True)
@@ -111,36 +140,47 @@ def score_predictions(
     """
     nameless = np.full(len(targets), "", object)
     predictions = Predictions(
-        nameless, groups, nameless, targets, probabilities, decisions, tuple(labels), single
-    )
+        records=nameless, groups=groups, archives=nameless, targets=targets, raw=probabilities,
+        probabilities=probabilities, decisions=decisions, labels=tuple(labels), single=single,
+    )  # fmt: skip
     return scores_as_json(resample_scores(predictions, resamples, seed), predictions)
 
 
 def resample_scores(predictions: Predictions, resamples: int, seed: int) -> ResampledScores:
     """Score some predictions, once and in every resample."""
-    arrays = (predictions.targets, predictions.probabilities, predictions.decisions)
-    groups = predictions.groups.astype(str)
+    p = predictions
+    arrays, groups = (p.targets, p.probabilities, p.decisions), p.groups.astype(str)
     rng = np.random.default_rng(seed)
     return ResampledScores(
-        all_scores(*arrays, None, predictions.single),
-        bootstrap_scores(*arrays, groups, predictions.single, resamples, rng),
-        len(predictions),
-        predictions.n_patient_groups,
+        all_scores(*arrays, None, p.single, p.labels),
+        bootstrap_scores(*arrays, groups, p.single, resamples, rng, p.labels),
+        len(p),
+        p.n_patient_groups,
     )
 
 
 def scores_as_json(scores: ResampledScores, predictions: Predictions) -> dict[str, Any]:
     """See `score_predictions`."""
-    support = predictions.targets.astype(int).sum(axis=0).tolist()
-    result: dict[str, Any] = {
+    support = _support(predictions)
+    return {
         "n": scores.n,
         "n_patient_groups": scores.n_patient_groups,
         "support": dict(zip(predictions.labels, support, strict=True)),
+        **_figures_as_json(scores, predictions),
     }
+
+
+def _support(predictions: Predictions) -> list[int]:
+    support: list[int] = predictions.targets.astype(int).sum(axis=0).tolist()
+    return support
+
+
+def _figures_as_json(scores: ResampledScores, predictions: Predictions) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for name in scores.values:
         metric, average = name
         if average == "per_class":
-            figures = _class_figures(scores, metric, predictions.labels, support)
+            figures = _class_figures(scores, metric, predictions.labels, _support(predictions))
             result.setdefault(metric, {})[average] = figures
         elif average:
             result.setdefault(metric, {})[average] = score_figure(scores, name)
@@ -151,40 +191,66 @@ def scores_as_json(scores: ResampledScores, predictions: Predictions) -> dict[st
 
 def score_figure(scores: ResampledScores, name: ScoreName) -> dict[str, Any]:
     """One average as ``{"value", "low", "high", "n"}``."""
-    why = "no class of the split has this score"
-    return _figure(float(scores.values[name][0]), scores.samples[name], scores, why)
+    metric, _ = name
+    why = WHY_NO_SCORE.get(metric, "no class of the split has this score")
+    value, samples = float(scores.values[name][0]), scores.samples[name]
+    counts = scores.n, scores.n_patient_groups
+    return figure_with_interval(value, samples, *counts, why, metric not in UNBOUNDED_SCORES)
 
 
 def _class_figures(
     scores: ResampledScores, metric: str, labels: Sequence[str], support: Sequence[int]
 ) -> dict[str, Any]:
     values, samples = scores.values[metric, "per_class"], scores.samples[metric, "per_class"]
+    counts = scores.n, scores.n_patient_groups
     return {
-        label: _figure(
-            float(values[0, c]), samples[:, c], scores, _why_class_has_no_score(metric, support[c])
+        label: figure_with_interval(
+            float(values[0, c]), samples[:, c], *counts, _why_class_has_no_score(metric, support[c])
         )
         for c, label in enumerate(labels)
     }
 
 
 def _why_class_has_no_score(metric: str, n_positives: int) -> str:
-    if metric == "auroc" and n_positives:
+    if metric in ("auroc", "specificity") and n_positives:
         return "every record of the split has this class"
     return "class absent from the split"
 
 
-def _figure(
-    value: float, samples: np.ndarray, scores: ResampledScores, why_absent: str
+def figure_with_interval(
+    value: float,
+    samples: np.ndarray,
+    n: int,
+    n_patient_groups: int,
+    why_absent: str,
+    within_unit: bool = True,
 ) -> dict[str, Any]:
-    figure: dict[str, Any] = {"value": None, "low": None, "high": None, "n": scores.n}
+    """A score as ``{"value", "low", "high", "n"}``, with a reason for what is null.
+
+    Args:
+        value: NaN where the score does not exist.
+        samples: ``(R,)`` the score in resamples of patient groups.
+        n, n_patient_groups: records and patient groups behind it.
+        why_absent: the reason where the value is NaN.
+        within_unit: the score lies within 0 and 1, and so should its interval.
+    """
+    figure: dict[str, Any] = {"value": None, "low": None, "high": None, "n": n}
     if np.isnan(value):
         return figure | {"reason": why_absent}
-    if scores.n_patient_groups < 2:
+    if n_patient_groups < 2:
         return figure | {"value": value, "reason": "one patient: no interval"}
-    low, high = logit_interval(value, samples)
+    low, high = (logit_interval if within_unit else normal_interval)(value, samples)
     if np.isnan(low):
-        return figure | {"value": value, "reason": "all resamples have the same score: no interval"}
+        return figure | {"value": value, "reason": _why_no_interval(samples)}
     return figure | {"value": value, "low": low, "high": high}
+
+
+def _why_no_interval(samples: np.ndarray) -> str:
+    if (~np.isnan(samples)).sum() < 2:
+        return "fewer than two resamples have this score: no interval"
+    if np.isnan(spread_of(samples)):
+        return "all resamples have the same score: no interval"
+    return "a score of 0 or 1 has no log-odds: no interval"
 
 
 # A split of several archives --------------------------------------------------------------------
@@ -197,7 +263,8 @@ def score_split(predictions: Predictions, resamples: int, seed: int) -> dict[str
     resampled on its own; with one archive, or none that large, it is the pooled scores.
 
     Returns:
-        The pooled scores, with ``"headline"`` and ``"archives": {name: scores}`` beside them.
+        The pooled scores, with ``"uncalibrated"``, ``"confusion"``, ``"headline"`` and
+        ``"archives": {name: scores}`` beside them.
     """
     pooled = resample_scores(predictions, resamples, seed)
     names = sorted(set(predictions.archives.tolist()))
@@ -210,8 +277,43 @@ def score_split(predictions: Predictions, resamples: int, seed: int) -> dict[str
         }
     return {
         **scores_as_json(pooled, predictions),
+        "uncalibrated": uncalibrated_scores(predictions, pooled, resamples, seed),
+        "confusion": confusion_as_json(predictions),
         "headline": headline_scores(pooled, scored),
         "archives": {name: scores_as_json(scored[name], parts[name]) for name in names},
+    }
+
+
+def uncalibrated_scores(
+    predictions: Predictions, pooled: ResampledScores, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Calibration scores of the raw probabilities, in the same resamples as the pooled scores."""
+    p = predictions
+    if np.array_equal(p.raw, p.probabilities):
+        names = [name for name in pooled.values if name[0] in CALIBRATION_SCORES]
+        values = {name: pooled.values[name] for name in names}
+        samples = {name: pooled.samples[name] for name in names}
+    else:
+        rng = np.random.default_rng(seed)
+        values = calibration_scores(p.targets, p.raw, p.single)
+        samples = bootstrap_calibration(
+            p.targets, p.raw, p.groups.astype(str), p.single, resamples, rng
+        )
+    return _figures_as_json(ResampledScores(values, samples, len(p), p.n_patient_groups), p)
+
+
+def confusion_as_json(predictions: Predictions) -> dict[str, Any]:
+    """``{"matrix"}`` of true (row) by decided class; with several labels ``{"tables"}`` of each."""
+    targets, decisions = predictions.targets, predictions.decisions
+    if predictions.single:
+        return {"matrix": confusion_matrix(targets, decisions).tolist()}
+    names = ("true_negative", "false_positive", "false_negative", "true_positive")
+    cells = label_tables(targets, decisions).reshape(-1, 4).tolist()
+    return {
+        "tables": {
+            label: dict(zip(names, row, strict=True))
+            for label, row in zip(predictions.labels, cells, strict=True)
+        }
     }
 
 

@@ -1,16 +1,12 @@
 """Every knob, once: its type, bounds, default and a line of help.
 
-A value comes from a flag, else the environment (the upper-case field name), else a TOML file, else
-the default. All problems of a configuration are reported together.
+`load_settings` merges flags, environment and a TOML file.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,17 +14,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
-from einthoven.errors import ConfigError
 from einthoven.files import Workspace
-
-CONFIG_NAME = "einthoven.toml"
 
 DEFAULT_FS = 100
 MIN_FS = 50
@@ -48,10 +40,12 @@ AUGMENTATION_NAMES = (
     "muscle_noise", "mains_noise", "time_mask", "mixup", "cutmix", "vcg_rotation", "sign_flip",
 )  # fmt: skip
 TRACKER_NAMES = ("tensorboard", "mlflow")
+VIEW_NAMES = ("shift", "crop", "scale", "lead_dropout")
 # Settings that take one word or a list with commas between.
 LISTED_NAMES = {
     "augment": (*AUGMENT_PRESETS, *AUGMENTATION_NAMES),
     "tracking": ("auto", "none", *TRACKER_NAMES),
+    "test_time_augment": ("none", *VIEW_NAMES),
 }
 
 
@@ -117,6 +111,10 @@ class Settings(BaseModel):
     )  # fmt: skip
 
     # Training ------------------------------------------------------------------------------------
+    hold_out: str = knob(
+        "", "train",
+        "Test split: folds such as 3 or 1,2, or an archive, which then trains nowhere (unset: 10)",
+    )  # fmt: skip
     model_name: Literal[
         "resnet1d_views", "resnet1d_wang", "xresnet1d50", "xresnet1d101", "inception1d",
         "se_resnet1d", "crnn", "s4d", "convnext1d", "patch_transformer", "cnn2d",
@@ -193,6 +191,26 @@ class Settings(BaseModel):
     bootstrap_resamples: int = knob(
         1000, "evaluate", "Resamples of patients behind each 95 % interval", ge=100, le=100_000
     )
+    threshold_rule: Literal[
+        "best_f1", "expected_f1", "youden", "sensitivity_80", "sensitivity_90", "sensitivity_95",
+        "challenge_score", "half",
+    ] = knob(
+        "best_f1", "evaluate", "How the probability is chosen from which a label is decided"
+    )  # fmt: skip
+    test_time_augment: str = knob(
+        "none",
+        "evaluate",
+        "Average predictions over changed copies of a record: none, or a list",
+    )
+    conformal_coverage: Literal["none", "0.8", "0.9", "0.95", "0.99"] = knob(
+        "none", "evaluate", "Give conformal sets that hold the true label this often"
+    )
+
+    # Cross-validation ----------------------------------------------------------------------------
+    folds: int = knob(5, "crossval", "Parts that the patients are dealt to", ge=2, le=10)
+    by_archive: bool = knob(
+        False, "crossval", "Hold out one archive after the other instead (of 100 labelled records)"
+    )
 
     # Console -------------------------------------------------------------------------------------
     quiet: bool = knob(False, "console", "Print only results, warnings and errors")
@@ -217,11 +235,11 @@ class Settings(BaseModel):
             raise ValueError(_WORDS["label_set"])
         return value
 
-    @field_validator("augment", "tracking")
+    @field_validator("augment", "tracking", "test_time_augment")
     @classmethod
     def _names_are_known(cls, value: str, info: ValidationInfo) -> str:
         known = LISTED_NAMES[info.field_name or ""]
-        if not set(_parts(value)) <= set(known):
+        if not set(listed_parts(value)) <= set(known):
             raise ValueError(_WORDS[info.field_name or ""])
         return value
 
@@ -242,111 +260,8 @@ class Settings(BaseModel):
         return min(self.crop_samples or self.target_samples, self.target_samples)
 
 
-@dataclass(frozen=True)
-class LoadedSettings:
-    """Settings and, for each name, where its value came from."""
-
-    settings: Settings
-    origins: Mapping[str, str] = field(default_factory=dict)
-
-
-def load_settings(
-    flags: Mapping[str, Any] | None = None,
-    config_path: Path | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> LoadedSettings:
-    """Merge flags, environment and TOML file, and check everything at once.
-
-    Args:
-        flags: field name to value; None counts as not given.
-        config_path: a TOML file; by default ``einthoven.toml`` in the workspace, if any.
-        defaults: a command's own, in place of those of `Settings`.
-
-    Raises:
-        ConfigError: lists every problem: the value found, where, and what is allowed.
-    """
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
-    environment = _from_environment()
-    own = dict(defaults or {})
-    root = Path({"root": workspace_root(), **own, **environment, **given}["root"])
-    path = config_path or root / CONFIG_NAME
-    file_values = _from_toml(path, required=config_path is not None)
-    values: dict[str, Any] = own | {"root": root}
-    origins = dict.fromkeys(Settings.model_fields, "default")
-    for origin, source in (
-        (path.name, file_values),
-        ("environment", environment),
-        ("flag", given),
-    ):
-        values.update(source)
-        origins.update(dict.fromkeys(source, origin))
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(explain_problems(error, values, origins)) from error
-    return LoadedSettings(settings, origins)
-
-
-def workspace_root() -> Path:
-    """The current folder, or its parent when that is ``notebooks/``."""
-    here = Path.cwd()
-    return here.parent if here.name == "notebooks" else here
-
-
-def _from_environment() -> dict[str, Any]:
-    return {
-        name: os.environ[name.upper()]
-        for name in Settings.model_fields
-        if os.environ.get(name.upper())
-    }
-
-
-def _from_toml(path: Path, required: bool) -> dict[str, Any]:
-    if not path.exists() and not required:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-
-
-# Problems ---------------------------------------------------------------------------------------
-
-
-def explain_problems(
-    error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]
-) -> str:
-    """One line per problem, under a line that counts them."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        name = str(problem["loc"][0])
-        lines.setdefault(name, _explain(name, problem, values.get(name), origins.get(name, "")))
-    noun = "setting" if len(lines) == 1 else "settings"
-    body = "\n".join(f"  {line}" for line in lines.values())
-    return f"{len(lines)} {noun} cannot be used:\n{body}"
-
-
-def _explain(name: str, problem: Any, value: Any, origin: str) -> str:
-    if problem["type"] == "extra_forbidden":
-        return (
-            f"{name} ({origin}) is not a setting{did_you_mean(name.lower(), Settings.model_fields)}"
-        )
-    hint = ""
-    if problem["type"] == "literal_error" and isinstance(value, str):
-        choices = get_args(Settings.model_fields[name].annotation)
-        hint = did_you_mean(value, choices)
-    if name == "label_set":
-        hint = did_you_mean(str(value), LABEL_SET_NAMES)
-    if name in LISTED_NAMES:
-        unknown = [part for part in _parts(value) if part not in LISTED_NAMES[name]]
-        hint = did_you_mean((unknown or [""])[0], LISTED_NAMES[name])
-    shown = repr(value) if isinstance(value, str) and not value.strip() else value
-    return f"{name.upper()} is {shown} ({origin}); use {allowed_values(name)}{hint}"
-
-
-def _parts(value: Any) -> list[str]:
+def listed_parts(value: Any) -> list[str]:
+    """The names of a setting that takes several, with commas between them."""
     return [part.strip() for part in str(value).split(",")]
 
 
@@ -389,6 +304,8 @@ _WORDS = {
     "augment": f"{', '.join(AUGMENT_PRESETS)}, or names with commas between them: "
     + ", ".join(AUGMENTATION_NAMES),
     "tracking": "auto, none, or tensorboard and mlflow with a comma between them",
+    "hold_out": "folds from 1 to 10 with commas between them, or the name of an archive",
+    "test_time_augment": f"none, or names with commas between them: {', '.join(VIEW_NAMES)}",
     "device": "auto, cpu, mps, cuda or cuda:N",
 }
 

@@ -29,8 +29,8 @@ from einthoven.batches import (
 from einthoven.checkpoint import hardware, versions
 from einthoven.console import format_table, log, plural
 from einthoven.errors import ConfigError, DataError, EinthovenError, RecordError, RunStopped
-from einthoven.evaluation import evaluate_detailed, figure_text, predictions_path
-from einthoven.figures.scores import SCORE_FIGURES
+from einthoven.evaluation import evaluate_detailed
+from einthoven.figures.scores import score_figure_names
 from einthoven.files import Workspace, read_json, write_json
 from einthoven.inference import choose_device
 from einthoven.labelling import read_mapping
@@ -38,10 +38,11 @@ from einthoven.prediction import load_best_model, predict_sample, run_inference_
 from einthoven.readers.registry import read_signal
 from einthoven.records import LEADS
 from einthoven.report.writing import write_report
-from einthoven.runs import check_store_settings, chosen_records, device_batch_size
+from einthoven.runs import check_store_settings, chosen_records, device_batch_size, run_splits
+from einthoven.scopes import metrics_path, predictions_path
 from einthoven.settings import Settings
-from einthoven.splits import check_splits, read_splits
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT, Store, open_store, stored_signal
+from einthoven.summary import figure_text
 from einthoven.training import train_production
 
 # `predict_sample` on a record's own file and its stored prediction may differ by this: other
@@ -164,8 +165,7 @@ class SmokeTest:
 
     @cached_property
     def splits(self) -> dict[str, Any]:
-        splits: dict[str, Any] = read_splits(self.settings.workspace.splits_path)
-        return splits
+        return run_splits(self.settings, self.store)
 
     @cached_property
     def chosen(self) -> dict[str, np.ndarray]:
@@ -191,7 +191,6 @@ def smoke_store(test: SmokeTest) -> str:
 
 
 def smoke_splits(test: SmokeTest) -> str:
-    check_splits(test.splits, test.store.manifest)
     sizes = ", ".join(f"{len(rows)} {split}" for split, rows in test.chosen.items())
     return f"{plural(test.n_records, 'record')} used ({sizes}), no patient in two splits"
 
@@ -234,7 +233,9 @@ def smoke_examples(test: SmokeTest) -> str:
 
 def smoke_figures(test: SmokeTest) -> str:
     folder = test.settings.workspace.figures_dir
-    wanted = (*SCORE_FIGURES, "training_curves", "inference_example_01")
+    metrics = read_json(metrics_path(test.settings.workspace))
+    drawn = score_figure_names(metrics["task"] == "single", bool(metrics["subgroups"]))
+    wanted = (*drawn, "training_curves", "inference_example_01")
     absent = [name for name in wanted if not any(folder.glob(f"{name}_*.png"))]
     if absent:
         raise DataError(f"figures are not there: {', '.join(absent)}; look into {folder}")
@@ -254,6 +255,8 @@ def smoke_prediction(test: SmokeTest) -> str:
     prediction = predict_sample(trained, signal, fs, leads)
     said = ", ".join(prediction.decisions) or "none of the labels"
     told = f"{row['record']} from {source}: {said}"
+    if test.settings.test_time_augment != "none":
+        return f"{told} (evaluated on several views, so not compared)"
     if source != "its archive" and trained.input.bandpass:
         return f"{told} (filtered twice, so not compared)"
     difference = max(

@@ -108,7 +108,7 @@ def assign_folds(
     """
     group, names = pd.factorize(manifest["patient_group"], sort=False)
     folds = _published_fold_of_groups(group, names, np.asarray(published, float))
-    table = _group_table(manifest, group, len(names))
+    table = group_table(manifest, group, len(names))
     table = table.iloc[np.flatnonzero(folds == 0)]
     shuffled = np.random.default_rng([seed, 1]).permutation(len(names))[table.index.to_numpy()]
     table = table.assign(order=shuffled)
@@ -116,7 +116,7 @@ def assign_folds(
     turn = 0
     lots = np.random.default_rng([seed, 2]).permutation(N_FOLDS) + 1
     for _, of_archive in table.groupby("archive", sort=True):
-        dealt = _dealing_order(of_archive)
+        dealt = dealing_order(of_archive)
         folds[dealt] = lots[(turn + np.arange(len(dealt))) % N_FOLDS]
         turn += len(dealt)
     return np.asarray(folds[group])
@@ -137,7 +137,7 @@ def _published_fold_of_groups(
     return np.asarray(known["min"].fillna(0), np.int64)
 
 
-def _group_table(manifest: pd.DataFrame, group: np.ndarray, n_groups: int) -> pd.DataFrame:
+def group_table(manifest: pd.DataFrame, group: np.ndarray, n_groups: int) -> pd.DataFrame:
     """One row per group: its home archive, its labels as one string, its number of records.
 
     The labels of duplicates count too: they say of the same patient what another archive says.
@@ -157,7 +157,7 @@ def _group_table(manifest: pd.DataFrame, group: np.ndarray, n_groups: int) -> pd
     )
 
 
-def _dealing_order(groups: pd.DataFrame) -> np.ndarray:
+def dealing_order(groups: pd.DataFrame) -> np.ndarray:
     """Group numbers of one archive: rarest label first, like next to like."""
     split = groups["labels"].str.split(";")
     counts = split.explode().value_counts()

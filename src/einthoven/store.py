@@ -30,7 +30,7 @@ MANIFEST_COLUMNS = (
     "record", "archive", "record_id", "patient_id", "patient_group", "duplicate_of", "fold",
     "shard", "row", "n_windows", "n_samples", "fs", "leads_present",
     "flat_leads", "clipped_fraction", "lead_law_residual_mv", "missing_fraction", "quality",
-    "labels", "label_quality", "age", "sex",
+    "labels", "label_quality", "age", "sex", "device", "site",
 )  # fmt: skip
 
 PREPARE_HINT = "run `einthoven prepare`"

@@ -50,16 +50,16 @@ from einthoven.runs import (
     is_mapping_newer,
     micro_batches,
     open_run,
+    run_splits,
     step_bounds,
 )
 from einthoven.settings import Settings
 from einthoven.shortage import accumulated_batches, make_room, shortage_advice
-from einthoven.splits import check_splits, read_splits
 from einthoven.step import train_step
 from einthoven.store import Store, open_store
 from einthoven.tally import MAX_SKIPPED_IN_A_ROW, diverged_error
 from einthoven.tracking.trackers import Trackers, open_trackers, parse_tracking
-from einthoven.validation import predict_validation, validate, validation_thresholds
+from einthoven.validation import settle_decisions, validate
 
 DRY_RUN_STEPS = 10
 
@@ -124,8 +124,7 @@ def train_together(
 def open_data(settings: Settings) -> tuple[Store, dict[str, np.ndarray]]:
     """The store, checked, and the rows of its manifest that each split has."""
     store = open_store(settings.workspace)
-    splits = read_splits(settings.workspace.splits_path)
-    check_splits(splits, store.manifest)
+    splits = run_splits(settings, store)
     check_store_settings(settings, store, splits)
     if is_mapping_newer(settings.workspace):
         log.warning("The labels have changed since the store was made; run `einthoven prepare`")
@@ -378,10 +377,10 @@ def epoch_line(run: Run, state: TrainState, improved: bool) -> str:
 
 
 def finish_run(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
-    """Set the best model's thresholds on the validation split, and stamp the run as finished."""
+    """Calibrate the best model and set its thresholds, and stamp the run as finished."""
     path, values = run.workspace.best_model_path, dict(state.best)
     state.predictor.load_state_dict(values["weights"])
-    values["thresholds"] = validation_thresholds(run, predict_validation(run, state.predictor))
+    values |= settle_decisions(run, state.predictor)
     if state.average is not None:
         state.model.load_state_dict(values["raw_weights"])
         values["raw_validation"] = validate(run, state.model)

@@ -1,4 +1,4 @@
-"""Scores of the validation split, epoch by epoch, and the thresholds of the best model."""
+"""Scores of the records that pick the epoch, and what the other half settles for the best model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from einthoven.calibration.conformal import conformal_limits
+from einthoven.calibration.fitting import fit_calibration
+from einthoven.calibration.maps import no_calibration
+from einthoven.calibration.thresholds import tune_thresholds
 from einthoven.distributed import gather_shares, share_buffers
 from einthoven.inference import predict_windows
 from einthoven.metrics import (
@@ -23,28 +27,28 @@ from einthoven.metrics import (
     weighted_f1,
 )
 from einthoven.objective import probability_loss
-from einthoven.runs import Run
+from einthoven.runs import Run, SplitData
 
 
 def validate(run: Run, model: nn.Module) -> dict[str, Any]:
-    """Score a model on the validation split; returns its part of the history row."""
-    return validation_scores(run, predict_validation(run, model))
+    """Score a model on the half that picks the epoch; returns its part of the history row."""
+    return validation_scores(run, predict_half(run, run.selection, model))
 
 
-def predict_validation(run: Run, model: nn.Module) -> np.ndarray:
-    """Probabilities ``(n, C)`` of the validation records; every process computes its share."""
+def predict_half(run: Run, half: SplitData, model: nn.Module) -> np.ndarray:
+    """Probabilities ``(n, C)`` of validation records; every process computes its share."""
     share_buffers(model, run.processes)
-    mine = predict_windows(model, run.input, run.single, run.val.source, run.val.listed)
-    return gather_shares(mine, len(run.val.records), run.processes)
+    mine = predict_windows(model, run.input, run.single, half.source, half.listed)
+    return gather_shares(mine, len(half.records), run.processes)
 
 
 def validation_scores(run: Run, probabilities: np.ndarray) -> dict[str, Any]:
     """Scores by the names of the history row.
 
-    Decisions of several labels use each class's threshold of best F1 on this very split: good for
-    comparing epochs, too good to report.
+    Decisions of several labels use each class's threshold of best F1 on these very records: good
+    for comparing epochs, too good to report.
     """
-    targets = run.val.targets
+    targets = run.selection.targets
     thresholds = best_f1_thresholds(targets, probabilities)
     decisions = decide(probabilities, thresholds, run.single)
     per_class = zip(
@@ -69,9 +73,27 @@ def validation_scores(run: Run, probabilities: np.ndarray) -> dict[str, Any]:
     }
 
 
-def validation_thresholds(run: Run, probabilities: np.ndarray) -> dict[str, float]:
-    """Each label's threshold of best F1; none where each record has one label."""
-    if run.single:
-        return {}
-    thresholds = best_f1_thresholds(run.val.targets, probabilities)
-    return dict(zip(run.labels, thresholds.tolist(), strict=True))
+def settle_decisions(run: Run, model: nn.Module) -> dict[str, Any]:
+    """What turns a model's answers into decisions, from the half that did not pick the epoch.
+
+    Returns:
+        ``calibration``, ``thresholds`` by rule (none where each record has one label), and
+        ``conformal`` limits by stated coverage: parts of the model file.
+    """
+    half = run.calibration
+    if half is None:
+        why = "the validation split is of one patient, so that no half is left for it"
+        return {
+            "calibration": no_calibration(run.labels, why).values(),
+            "thresholds": {},
+            "conformal": {},
+        }
+    raw = predict_half(run, half, model)
+    groups = run.store.manifest["patient_group"].to_numpy(object)[half.records].astype(str)
+    calibration = fit_calibration(half.targets, raw, groups, run.labels, run.single)
+    calibrated = calibration.apply(raw)
+    return {
+        "calibration": calibration.values(),
+        "thresholds": {} if run.single else tune_thresholds(half.targets, calibrated, run.labels),
+        "conformal": conformal_limits(half.targets, raw, run.labels, run.single),
+    }

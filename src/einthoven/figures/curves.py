@@ -16,6 +16,8 @@ from einthoven.figures.style import (
     PALETTE,
     REFERENCE_COLOR,
     head_figure,
+    mark_absent,
+    name_panel,
     pad_figure,
     panel_grid,
     short_label,
@@ -106,16 +108,16 @@ def plot_roc_curves(
         for c, area in enumerate(areas)
     ]
     if len(labels) <= MOST_LINES_IN_ONE_PLOT:
-        figure, axes = _single_plot("false positive rate", "true positive rate", title)
+        figure, axes = _single_plot("false positive rate", "true positive rate", title, labels)
         axes.plot([0, 1], [0, 1], color=REFERENCE_COLOR, dashes=(4, 3), linewidth=1, label="random")
         _draw_lines(axes, curves, areas, labels, "AUC")
         return figure
-    figure, panels, columns = panel_grid(len(labels), (1.6, 1.75), title)
+    figure, panels, columns = panel_grid(len(labels), title=title)
     for c, axes in enumerate(panels):
         axes.plot([0, 1], [0, 1], color=REFERENCE_COLOR, dashes=(4, 3), linewidth=0.8)
-        _draw_panel(axes, curves[c], f"AUC {areas[c]:.3f}", (0.96, 0.06))
-        _name_panel(axes, labels[c], targets[:, c], is_left=c % columns == 0)
-    figure.supxlabel("false positive rate (dashed: random)", fontsize=10)
+        score = f"AUC {areas[c]:.3f}"
+        _draw_panel(axes, curves[c], score, labels[c], targets[:, c], c % columns == 0)
+    figure.supxlabel("false positive rate (dashed: random; n: positives)", fontsize=10)
     figure.supylabel("true positive rate", fontsize=10)
     return figure
 
@@ -139,31 +141,37 @@ def plot_precision_recall_curves(
         for c, ap in enumerate(averages)
     ]
     if len(labels) <= MOST_LINES_IN_ONE_PLOT:
-        figure, axes = _single_plot("recall", "precision", title)
+        figure, axes = _single_plot("recall", "precision", title, labels)
         _draw_lines(axes, curves, averages, labels, "AP")
         for c, share in enumerate(prevalence):
             color = PALETTE[c % len(PALETTE)]
             axes.axhline(share, color=color, linewidth=0.8, dashes=(1, 3), zorder=1)
         axes.set_title("dotted: prevalence, what a random guess reaches", fontsize=9, loc="left")
         return figure
-    figure, panels, columns = panel_grid(len(labels), (1.6, 1.75), title)
+    figure, panels, columns = panel_grid(len(labels), title=title)
     for c, axes in enumerate(panels):
         axes.axhline(float(prevalence[c]), color=REFERENCE_COLOR, dashes=(4, 3), linewidth=0.8)
-        _draw_panel(axes, curves[c], f"AP {averages[c]:.3f}", (0.5, 0.06))
-        _name_panel(axes, labels[c], targets[:, c], is_left=c % columns == 0)
-    figure.supxlabel("recall (dashed: prevalence, what a random guess reaches)", fontsize=10)
+        score = f"AP {averages[c]:.3f}"
+        _draw_panel(axes, curves[c], score, labels[c], targets[:, c], c % columns == 0)
+    figure.supxlabel(
+        "recall (dashed: prevalence, what a random guess reaches; n: positives)", fontsize=10
+    )
     figure.supylabel("precision", fontsize=10)
     return figure
 
 
-def _single_plot(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8.6, 5.6), layout="constrained")
+def _single_plot(
+    x_label: str, y_label: str, title: str, labels: Sequence[str]
+) -> tuple[Figure, Axes]:
+    longest = max(len(short_label(label)) for label in labels)
+    figure = Figure(figsize=(6.9 + 0.07 * longest, 5.6), layout="constrained")
     pad_figure(figure)
     head_figure(figure, title)
     axes = figure.subplots()
     style_axes(axes)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x_label, ylabel=y_label)
     axes.set_aspect("equal")
+    axes.set_anchor("W")
     return figure, axes
 
 
@@ -196,21 +204,18 @@ def _draw_panel(
     axes: Axes,
     curve: tuple[np.ndarray, np.ndarray] | None,
     score: str,
-    place: tuple[float, float],
+    label: str,
+    target: np.ndarray,
+    is_left: bool,
 ) -> None:
-    style_axes(axes, font_size=6)
+    style_axes(axes, font_size=7)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    axes.set_xticklabels(("0", "0.5", "1"))
+    axes.set_yticklabels(("0", "0.5", "1") if is_left else ())
+    n_positives = f"n={int((target > 0).sum()):,}"
     if curve is None:
-        axes.text(0.5, 0.55, "no score", ha="center", fontsize=7, color=REFERENCE_COLOR)
+        mark_absent(axes, "no score")
+        name_panel(axes, label, n_positives)
         return
-    style = _draw_style(score)
-    axes.plot(*curve, color=PALETTE[0], linewidth=1.4, drawstyle=style)
-    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    axes.text(*place, score, ha="right", fontsize=7, bbox=background)
-
-
-def _name_panel(axes: Axes, label: str, target: np.ndarray, is_left: bool) -> None:
-    n_positives = int((target > 0).sum())
-    axes.set_title(f"{short_label(label, 16)}  n={n_positives:,}", fontsize=7, loc="left", pad=3)
-    if not is_left:
-        axes.set_yticklabels([])
+    axes.plot(*curve, color=PALETTE[0], linewidth=1.4, drawstyle=_draw_style(score))
+    name_panel(axes, label, f"{score}, {n_positives}")

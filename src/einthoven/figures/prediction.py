@@ -74,12 +74,7 @@ def visualize_prediction_sample(
     Returns:
         A figure of matplotlib's object interface; nothing global is touched.
     """
-    if len(leads_present) == 1:
-        # A sheet of twelve would be empty but for one corner.
-        row = signal[[LEADS.index(leads_present[0])]]
-        figure = plot_ecg(row, fs, title=title, leads=leads_present)
-    else:
-        figure = plot_ecg(signal, fs, leads_present, title)
+    figure = _plot_recorded_leads(signal, fs, leads_present, title)
     shown = choose_bars(probabilities, decisions, true_labels or ())
     needed_mm = _BARS_HEAD_MM + len(shown) * _BAR_PITCH_MM + _BARS_FOOT_MM
     panel_mm = max(_LEAST_PANEL_MM, needed_mm)
@@ -97,6 +92,16 @@ def visualize_prediction_sample(
         f"The model's probabilities{some}; {how}", va="top", fontsize=9,
     )  # fmt: skip
     return figure
+
+
+def _plot_recorded_leads(
+    signal: np.ndarray, fs: float, leads_present: Sequence[str], title: str
+) -> Figure:
+    if len(leads_present) == 1:
+        # A sheet of twelve would be empty but for one corner.
+        row = signal[[LEADS.index(leads_present[0])]]
+        return plot_ecg(row, fs, title=title, leads=leads_present)
+    return plot_ecg(signal, fs, leads_present, title)
 
 
 def choose_bars(

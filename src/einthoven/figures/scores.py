@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 
 from einthoven.console import progress
 from einthoven.figures.curves import plot_precision_recall_curves, plot_roc_curves
+from einthoven.figures.forest import plot_subgroup_forest
+from einthoven.figures.reliability import plot_reliability_diagrams
 from einthoven.figures.saving import save_figure
 from einthoven.figures.style import (
+    GRID_COLOR,
     PALETTE,
     REFERENCE_COLOR,
     head_figure,
@@ -23,6 +26,7 @@ from einthoven.figures.style import (
     short_label,
     style_axes,
 )
+from einthoven.figures.thresholds import plot_score_distributions, plot_threshold_curves
 from einthoven.metrics import confusion_matrix, label_tables
 from einthoven.scoring import Predictions
 
@@ -49,28 +53,50 @@ def plot_confusion_matrix(matrix: np.ndarray, labels: Sequence[str], title: str 
 
 def _plot_class_confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     n = len(labels)
+    # The most classes are as small as print allows: a page is no wider.
     cell = (
-        0.72 if n <= MOST_CLASSES_WITH_COUNTS else 0.42 if n <= MOST_CLASSES_WITH_ALL_CELLS else 0.2
+        0.72 if n <= MOST_CLASSES_WITH_COUNTS else 0.3 if n <= MOST_CLASSES_WITH_ALL_CELLS else 0.14
     )
-    figure = Figure(figsize=(max(5.6, 2.6 + n * cell), 1.9 + n * cell), layout="constrained")
+    names = [short_label(label) for label in labels]
+    longest = max(len(name) for name in names)
+    is_upright = n > 6 or longest > 8
+    size = 10 if n <= MOST_CLASSES_WITH_COUNTS else 8 if n <= MOST_CLASSES_WITH_ALL_CELLS else 6
+    # Names with the count beside them at the left, and below; 120 letters of a point to the inch.
+    left, below = (longest + 9) * size / 120, longest * size / 120 if is_upright else 0.2
+    width, height = 1.3 + left + n * cell, 1.3 + below + n * cell
+    figure = Figure(figsize=(max(5.6, width), height), layout="constrained")
     pad_figure(figure)
     head_figure(figure, title)
     axes = figure.subplots()
     shares = row_shares(matrix)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [short_label(label) for label in labels]
-    size = 10 if n <= MOST_CLASSES_WITH_COUNTS else 8 if n <= MOST_CLASSES_WITH_ALL_CELLS else 6
-    axes.set_xticks(range(n), names, rotation=90 if n > 6 else 0, fontsize=size)
+    axes.set_xticks(range(n), names, rotation=90 if is_upright else 0, fontsize=size)
     support = matrix.sum(axis=1)
     rows = [f"{name}  n={count:,}" for name, count in zip(names, support, strict=True)]
     axes.set_yticks(range(n), rows, fontsize=size)
     axes.set(xlabel="decided", ylabel="true")
+    _draw_cell_edges(axes, n)
     _write_cells(axes, matrix, shares)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, ticks=[0, 0.25, 0.5, 0.75, 1])
+    for row in np.flatnonzero(support == 0).tolist():
+        axes.text(0, row, "no record with this label", fontsize=0.8 * size, va="center",
+                  ha="left" if n > 6 else "center", color=REFERENCE_COLOR)  # fmt: skip
+    bar = figure.colorbar(
+        image, ax=axes, shrink=0.7, pad=0.02, ticks=[0, 0.25, 0.5, 0.75, 1],
+        anchor=(0, 1), panchor=(0, 1),
+    )  # fmt: skip
     bar.ax.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"], fontsize=8)
     bar.outline.set_visible(False)
     axes.set_title("share of each true class", fontsize=9, loc="left")
     return figure
+
+
+def _draw_cell_edges(axes: Axes, n: int) -> None:
+    """Faint lines that lead the eye along rows and columns."""
+    edges = np.arange(n + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(which="minor", color=GRID_COLOR, linewidth=0.4)
+    axes.tick_params(which="minor", length=0)
 
 
 def row_shares(matrix: np.ndarray) -> np.ndarray:
@@ -86,7 +112,7 @@ def _write_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
     n = len(matrix)
     least = 0.0 if n <= MOST_CLASSES_WITH_COUNTS else 0.005
     least = 0.1 if n > MOST_CLASSES_WITH_ALL_CELLS else least
-    size = 10 if n <= MOST_CLASSES_WITH_COUNTS else 7 if n <= MOST_CLASSES_WITH_ALL_CELLS else 4.5
+    size = 10 if n <= MOST_CLASSES_WITH_COUNTS else 7 if n <= MOST_CLASSES_WITH_ALL_CELLS else 4
     for row, column in np.ndindex(n, n):
         share = shares[row, column]
         if np.isnan(share) or share < least:
@@ -99,7 +125,7 @@ def _write_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _plot_label_tables(tables: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    figure, panels, columns = panel_grid(len(labels), (1.65, 1.65), title)
+    figure, panels, columns = panel_grid(len(labels), (1.42, 1.5), title)
     for c, axes in enumerate(panels):
         shares = row_shares(tables[c])
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -121,7 +147,7 @@ def _plot_label_tables(tables: np.ndarray, labels: Sequence[str], title: str) ->
 # Scores of each class --------------------------------------------------------------------------
 
 _BAR_METRICS = (("precision", "precision"), ("recall", "recall"), ("f1", "F1 (95 % interval)"))
-MOST_CLASSES_IN_A_COLUMN = 30
+MOST_CLASSES_IN_A_COLUMN = 40
 
 
 def plot_per_class_metrics(
@@ -162,6 +188,9 @@ def _draw_class_bars(axes: Axes, scores: Mapping[str, Any], labels: Sequence[str
             _draw_intervals(axes, place, figures)
     for row, label in enumerate(labels):
         n_positives = scores["support"][label]
+        if n_positives and not any(scores[metric]["per_class"][label]["value"]
+                                   for metric, _ in _BAR_METRICS):  # fmt: skip
+            axes.text(0.02, row, "all 0", fontsize=8, va="center", color=REFERENCE_COLOR)
         text = f"n={n_positives:,}" if n_positives else "absent from the split"
         axes.text(1.02 if n_positives else 0.02, row, text, fontsize=8, va="center",
                   color="#333333" if n_positives else REFERENCE_COLOR)  # fmt: skip
@@ -179,9 +208,25 @@ def _draw_intervals(axes: Axes, places: np.ndarray, figures: Sequence[Mapping[st
 
 # All of an evaluation --------------------------------------------------------------------------
 
+# Drawn of every evaluation.
 SCORE_FIGURES = (
     "confusion_matrix", "per_class_metrics", "roc_curves", "precision_recall_curves",
+    "reliability_diagrams", "score_distributions",
 )  # fmt: skip
+
+
+def score_figure_names(single: bool, has_subgroups: bool) -> tuple[str, ...]:
+    """The figures of an evaluation: `SCORE_FIGURES`, and those that only some evaluations have.
+
+    Args:
+        single: each record has exactly one label, so that there are no thresholds.
+        has_subgroups: subgroups were scored.
+
+    >>> score_figure_names(single=True, has_subgroups=True)[len(SCORE_FIGURES) :]
+    ('subgroup_forest',)
+    """
+    some = {"threshold_curves": not single, "subgroup_forest": has_subgroups}
+    return (*SCORE_FIGURES, *(name for name, is_drawn in some.items() if is_drawn))
 
 
 def save_score_figures(
@@ -191,26 +236,47 @@ def save_score_figures(
 
     Args:
         predictions: of the split that is shown.
-        scores: of the same records, with ``split`` and ``label_set``.
+        scores: of the same records, with ``split`` and ``label_set``, and ``thresholds`` and
+            ``subgroups`` where there are any.
         figures_dir: where to write.
         stamp: part of every name; see `einthoven.figures.saving.figure_stamp`.
     """
+    names = score_figure_names(predictions.single, bool(scores.get("subgroups")))
+    plots = _score_plots(predictions, scores)
+    return [
+        save_figure(plots[name](), figures_dir, name, stamp)
+        for name in progress(names, desc="Drawing", unit="figures")
+    ]
+
+
+def _score_plots(
+    predictions: Predictions, scores: Mapping[str, Any]
+) -> dict[str, Callable[[], Figure]]:
     targets, probabilities = predictions.targets, predictions.probabilities
     labels = predictions.labels
     tables = confusion_matrix if predictions.single else label_tables
-    matrix = tables(targets, predictions.decisions)
+    thresholds = scores.get("thresholds") or {}
     label_set = Path(str(scores["label_set"])).stem
     about = f"{scores['split']} split, n={len(predictions):,}, label set {label_set}"
-    plots: tuple[Callable[[], Figure], ...] = (
-        lambda: plot_confusion_matrix(matrix, labels, f"Confusion, {about}"),
-        lambda: plot_per_class_metrics(scores, labels, f"Scores of each class, {about}"),
-        lambda: plot_roc_curves(targets, probabilities, labels, f"ROC, {about}"),
-        lambda: plot_precision_recall_curves(
+    return {
+        "confusion_matrix": lambda: plot_confusion_matrix(
+            tables(targets, predictions.decisions), labels, f"Confusion, {about}"
+        ),
+        "per_class_metrics": lambda: plot_per_class_metrics(
+            scores, labels, f"Scores of each class, {about}"
+        ),
+        "roc_curves": lambda: plot_roc_curves(targets, probabilities, labels, f"ROC, {about}"),
+        "precision_recall_curves": lambda: plot_precision_recall_curves(
             targets, probabilities, labels, f"Precision and recall, {about}"
         ),
-    )
-    named = list(zip(SCORE_FIGURES, plots, strict=True))
-    return [
-        save_figure(plot(), figures_dir, name, stamp)
-        for name, plot in progress(named, desc="Drawing", unit="figures")
-    ]
+        "reliability_diagrams": lambda: plot_reliability_diagrams(
+            targets, predictions.raw, probabilities, labels, f"Reliability, {about}"
+        ),
+        "score_distributions": lambda: plot_score_distributions(
+            targets, probabilities, labels, thresholds, f"Calibrated probabilities, {about}"
+        ),
+        "threshold_curves": lambda: plot_threshold_curves(
+            targets, probabilities, labels, thresholds, f"Scores by threshold, {about}"
+        ),
+        "subgroup_forest": lambda: plot_subgroup_forest(scores["subgroups"], f"Subgroups, {about}"),
+    }

@@ -43,7 +43,14 @@ class MappingLine:
 # Reading -----------------------------------------------------------------------------------------
 
 
-def read_mapping_lines(path: Path, columns: Sequence[str]) -> list[MappingLine]:
+SAVE_OR_DELETE = (
+    "Save it as CSV with all its columns, or delete it to have it made anew, without edits."
+)
+
+
+def read_mapping_lines(
+    path: Path, columns: Sequence[str], advice: str = SAVE_OR_DELETE
+) -> list[MappingLine]:
     """The rows of a mapping file, as this program or a spreadsheet wrote it.
 
     A byte order mark, UTF-16 or Windows' own encoding, any line ends, any quoting, columns in
@@ -53,6 +60,7 @@ def read_mapping_lines(path: Path, columns: Sequence[str]) -> list[MappingLine]:
     Args:
         path: the file.
         columns: the columns that it must have.
+        advice: what to do where it lacks one.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
@@ -63,10 +71,8 @@ def read_mapping_lines(path: Path, columns: Sequence[str]) -> list[MappingLine]:
     header = [name.strip().lower() for name in next(reader, [])]
     missing = [name for name in columns if name not in header]
     if missing:
-        raise DataError(
-            f"{path} lacks the column {missing[0]} (found: {', '.join(header) or 'nothing'}). "
-            "Save it as CSV with all its columns, or delete it to have it made anew, without edits."
-        )
+        found = ", ".join(header) or "nothing"
+        raise DataError(f"{path} lacks the column {missing[0]} (found: {found}). {advice}")
     return [
         MappingLine(path, reader.line_num, dict(zip(header, map(str.strip, cells), strict=False)))
         for cells in reader

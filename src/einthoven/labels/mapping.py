@@ -14,7 +14,7 @@ from einthoven.records import RecordInfo
 
 MAPPING_COLUMNS = (
     "archive", "record_id", "patient_id", "codes", "labels", "labels_mapped", "label_quality",
-    "age", "sex", "fold", "reader", "folder", "path", "problem",
+    "age", "sex", "device", "site", "fold", "reader", "folder", "path", "problem",
 )  # fmt: skip
 
 MappingRow = dict[str, str]
@@ -71,6 +71,8 @@ def _mapping_row(info: RecordInfo, mapped: MappedCodes) -> MappingRow:
         "label_quality": mapped.quality,
         "age": "" if info.age is None else f"{info.age:g}",
         "sex": info.sex,
+        "device": _one_line(info.device),
+        "site": _one_line(info.site),
         "fold": "" if info.fold is None else str(info.fold),
         "path": info.path,
         "problem": _one_line(info.problem),

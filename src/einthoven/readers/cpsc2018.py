@@ -52,7 +52,7 @@ def index_cpsc2018(archive: str, folder: Path, target_fs: int) -> Iterator[Recor
             record_id = PurePosixPath(path).stem
             problem = faults.get(record_id, problem)
             yield RecordInfo(
-                archive, record_id, path, "", codes.pop(record_id, ()), age, sex, None, problem
+                archive, record_id, path, "", codes.pop(record_id, ()), age, sex, problem=problem
             )
     for record_id, its_codes in codes.items():
         problem = faults.get(record_id) or (f"named by REFERENCE.csv; {record_id}.mat is not there")

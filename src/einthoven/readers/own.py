@@ -1,10 +1,10 @@
 """Your own recordings: any files that a reader knows, and a ``labels.csv`` beside them.
 
 Columns: ``path`` (relative to the folder) and ``labels`` (several with ``;``, empty for none);
-optionally ``patient_id``, ``age``, ``sex``, ``fold`` and, for files that do not say so themselves
-(CSV, NumPy, HDF5, plain MATLAB), ``fs`` in hertz, ``units`` (mV unless given) and ``leads`` (with
-``;`` or blanks between). Files that labels.csv does not name are passed by: a row without labels is
-the way to keep an unlabelled recording.
+optionally ``patient_id``, ``age``, ``sex``, ``device``, ``site``, ``fold`` and, for files that do
+not say so themselves (CSV, NumPy, HDF5, plain MATLAB), ``fs`` in hertz, ``units`` (mV unless given)
+and ``leads`` (with ``;`` or blanks between). Files that labels.csv does not name are passed by: a
+row without labels is the way to keep an unlabelled recording.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ OWN_COLUMNS = ("path", "labels")
 # What a path may end in; without an ending it is a WFDB record.
 OWN_SUFFIXES = (".hea", ".dat", ".mat", ".csv", ".npy", ".h5")
 
-# What people write where they know no age.
-OWN_NO_AGE = frozenset({"", "-", "?", "na", "n/a", "nan", "none", "null", "unknown"})
+# What people write where they do not know.
+OWN_NOTHING = frozenset({"", "-", "?", "na", "n/a", "nan", "none", "null", "unknown"})
 
 
 def detect_own(folder: Path) -> bool:
@@ -71,7 +71,7 @@ def index_own(archive: str, folder: Path, target_fs: int) -> Iterator[RecordInfo
     for row in table.to_dict("records"):
         cells = {str(key): str(value).strip() for key, value in row.items()}
         info = _own_info(archive, cells, names)
-        if info.age is None and cells.get("age", "").lower() not in OWN_NO_AGE:
+        if info.age is None and cells.get("age", "").lower() not in OWN_NOTHING:
             odd_ages.append(cells["age"])
         yield info
     if odd_ages:
@@ -94,9 +94,16 @@ def _own_info(archive: str, row: Mapping[str, str], names: FolderNames) -> Recor
         codes=tuple(dict.fromkeys(f"own:{label}" for label in labels if label)),
         age=parse_age(row.get("age", "")),
         sex=parse_sex(row.get("sex", "")),
+        device=_known_text(row, "device"),
+        site=parse_id(_known_text(row, "site")),
         fold=int(fold) if fold.isdecimal() and 1 <= int(fold) <= 10 else None,
         problem=problem,
     )
+
+
+def _known_text(row: Mapping[str, str], column: str) -> str:
+    text = row.get(column, "")
+    return "" if text.lower() in OWN_NOTHING else text
 
 
 def _own_file(written: str, names: FolderNames) -> tuple[str, str]:

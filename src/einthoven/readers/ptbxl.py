@@ -32,6 +32,8 @@ PTBXL_TABLE = "ptbxl_database.csv"
 PTBXL_COLUMNS = (
     "ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr",
 )  # fmt: skip
+# Every version of the archive has them, but a table cut down to what is needed may not.
+PTBXL_OPTIONAL = ("device", "site")
 PTBXL_RATES = {100: "filename_lr", 500: "filename_hr"}
 PTBXL_SEXES = {"0": "male", "1": "female"}
 
@@ -69,7 +71,7 @@ def nearest_ptbxl_rate(target_fs: int) -> int:
 
 def _ptbxl_rows(table: pd.DataFrame) -> Iterator[dict[str, str]]:
     # to_dict("records") would hold every column of every row, reports included.
-    names = (*PTBXL_COLUMNS, ROW_PROBLEM)
+    names = (*PTBXL_COLUMNS, ROW_PROBLEM, *(name for name in PTBXL_OPTIONAL if name in table))
     for values in zip(*(table[name].tolist() for name in names), strict=True):
         yield dict(zip(names, values, strict=True))
 
@@ -88,6 +90,9 @@ def _ptbxl_info(archive: str, row: Mapping[str, str], rate: int, names: FolderNa
         codes=codes or (),
         age=parse_age(row["age"]),
         sex=PTBXL_SEXES.get(parse_id(row["sex"]), ""),
+        # Written as "CS-12   E" and "CS100    3".
+        device=" ".join(row.get("device", "").split()),
+        site=parse_id(row.get("site", "")),
         fold=_ptbxl_fold(row["strat_fold"]),
         problem=problem,
     )

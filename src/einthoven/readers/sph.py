@@ -59,7 +59,7 @@ def index_sph(archive: str, folder: Path, target_fs: int) -> Iterator[RecordInfo
         codes = () if fault else _aha_codes(aha) + snomed_codes(terms)
         yield RecordInfo(
             archive, record_id, path, parse_id(patient_id), codes, parse_age(age), parse_sex(sex),
-            None, problem,
+            problem=problem,
         )  # fmt: skip
     unnamed = len(names.names("records") - {f"{i.removesuffix('.h5')}.h5" for i in table["ECG_ID"]})
     if unnamed:

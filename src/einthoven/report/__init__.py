@@ -1,1 +1,1 @@
-"""One self-contained HTML page about a run."""
+"""One self-contained HTML page about a run, and the model card."""

@@ -1,21 +1,19 @@
-"""How a report opens: what was trained on what, how good it is, and what speaks against it."""
+"""How a report opens: what was trained on what, how good it is, in a few lines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 from einthoven.console import plural
-from einthoven.evaluation import SCORE_TITLES, figure_text, headline_how, is_too_small
-from einthoven.metrics import MIN_POSITIVES_TO_TUNE
-from einthoven.report.tables import RunFiles
-from einthoven.scoring import HEADLINE_SCORES, MIN_RECORDS_FOR_HEADLINE
-from einthoven.synthetic.archives import is_synthetic
-
-# A test split smaller than this gives intervals too wide to choose between models.
-SMALL_TEST_SPLIT = 200
-
-CHANCE_AUROC = 0.5
+from einthoven.report.data_card import split_parts
+from einthoven.report.decision_tables import RULE_MEANINGS, subgroup_title
+from einthoven.report.parts import figure_cell, figure_in, lacks_records, listed
+from einthoven.report.run_files import RunFiles, scored_split
+from einthoven.report.run_tables import best_epoch
+from einthoven.report.score_tables import weakest_classes
+from einthoven.scoring import HEADLINE_SCORES
+from einthoven.summary import SCORE_TITLES, headline_how
 
 # What was trained, how good it is --------------------------------------------------------------
 
@@ -24,25 +22,26 @@ def verdict_sentence(files: RunFiles) -> str:
     """What was trained on what, in one sentence."""
     if files.run is None:
         return "No model has been trained in this workspace yet."
-    settings = files.run.get("settings", {})
-    n_train = len((files.splits or {}).get("train", ()))
-    n_train = files.run.get("n_train", n_train)
-    archives = _trained_archives(files)
-    n_labels = len(files.run.get("labels", ())) or len((files.metrics or {}).get("labels", ()))
-    task = "one label" if files.run.get("single") else "any number of labels"
+    n_labels = len(files.labels)
+    task = "one label" if files.is_single else "any number of labels"
     return (
-        f"{settings.get('model_name', 'A model')}, trained on {plural(n_train, 'record')} of "
-        f"{archives}, tells the {n_labels} classes of label set {settings.get('label_set', '')} "
-        f"apart ({task} per record).{_part_scored(files)}"
+        f"{files.settings.get('model_name', 'A model')}, trained on {_trained_on(files)}, tells "
+        f"the {n_labels} classes of label set {files.settings.get('label_set', '')} apart "
+        f"({task} per record).{_part_scored(files)}"
     )
+
+
+def _trained_on(files: RunFiles) -> str:
+    n_train = (files.run or {}).get("n_train", len((files.splits or {}).get("train", ())))
+    return f"{plural(n_train, 'record')} of {_trained_archives(files)}"
 
 
 def _part_scored(files: RunFiles) -> str:
     """Which archives the headline is of, where it is not of all."""
-    headline = (files.metrics or {}).get("headline", {})
+    headline = (files.metrics or {}).get("headline") or {}
     if not headline.get("left_out"):
         return ""
-    names, left_out = (", ".join(headline[key]) for key in ("archives", "left_out"))
+    names, left_out = (", ".join(headline.get(key) or ()) for key in ("archives", "left_out"))
     of = f"those of {names} alone" if len(headline["archives"]) == 1 else f"means over {names}"
     return f" Its headline scores are {of}, without {left_out}."
 
@@ -55,20 +54,25 @@ def _trained_archives(files: RunFiles) -> str:
     return f"{plural(len(names), 'archive')} ({', '.join(names)})"
 
 
+def headline_of(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The headline scores, or the pooled ones where there is none."""
+    found: Mapping[str, Any] = metrics.get("headline") or metrics
+    return found
+
+
 def headline_rows(files: RunFiles) -> list[tuple[str, str, str]]:
     """Title, value and interval of each headline score."""
     if files.metrics is None:
         return []
-    headline = files.metrics["headline"]
-    if is_too_small(headline):
+    headline = headline_of(files.metrics)
+    if lacks_records(headline):
         return []
     rows = []
-    for metric, average in HEADLINE_SCORES:
-        if metric not in headline:
-            continue
-        figure = headline[metric][average] if average else headline[metric]
-        value, _, interval = figure_text(figure).partition(" ")
-        rows.append((SCORE_TITLES[metric, average], value, interval.strip("()")))
+    for name in HEADLINE_SCORES:
+        figure = figure_in(headline, *filter(None, name))
+        if figure is not None:
+            value, _, interval = figure_cell(figure).partition(" ")
+            rows.append((SCORE_TITLES[name], value, interval.strip("()") or "no interval"))
     return rows
 
 
@@ -76,103 +80,104 @@ def headline_note(files: RunFiles) -> str:
     """How the headline was averaged, over what, and from which seed."""
     if files.metrics is None:
         return "The model has not been evaluated: run `einthoven evaluate`."
-    metrics, headline = files.metrics, files.metrics["headline"]
-    if is_too_small(headline):
-        n = plural(headline["n"], "record")
-        return f"The test split has {n}: too few for a score that says anything."
+    metrics, headline = files.metrics, headline_of(files.metrics)
+    split, n = scored_split(metrics), plural(headline.get("n") or 0, "record")
+    if lacks_records(headline):
+        return f"The {split} has {n}: too few for a score that says anything."
+    how = headline_how(headline) if "how" in headline else "all records pooled"
     return (
-        f"Test split, {headline_how(headline)}; {plural(headline['n'], 'record')} of "
-        f"{plural(headline['n_patient_groups'], 'patient')}. 95 % intervals from "
-        f"{metrics['resamples']:,} resamples of patients, seed {metrics['seed']}."
+        f"{split[:1].upper()}{split[1:]}, {how}; {n} of "
+        f"{plural(headline.get('n_patient_groups') or 0, 'patient')}. 95 % intervals from "
+        f"{metrics.get('resamples') or 0:,} resamples of patients, seed {metrics.get('seed')}."
     )
 
 
-# What to know before trusting it ---------------------------------------------------------------
+# At a glance -----------------------------------------------------------------------------------
 
 
-def report_warnings(files: RunFiles) -> list[str]:
-    """What a reader must know before trusting the headline."""
-    return [*_run_warnings(files), *_score_warnings(files), *_data_warnings(files)]
-
-
-def _run_warnings(files: RunFiles) -> list[str]:
-    warnings = []
-    settings = (files.run or {}).get("settings", {})
-    dataset_dir = settings.get("dataset_dir") or Path(settings.get("root", "")) / "Dataset"
-    if is_synthetic(Path(dataset_dir)):
-        warnings.append("Synthetic records: these scores say nothing about real patients.")
-    mode = settings.get("run_mode", "full")
-    if mode != "full":
-        warnings.append(f"A {mode} run, on a part of the records: it shows that the line works.")
-    if files.metrics is not None and files.metrics.get("model") != files.model_digest:
-        warnings.append("The model file has changed since these scores; run `einthoven evaluate`.")
-    return warnings + _training_warnings(files)
-
-
-def _training_warnings(files: RunFiles) -> list[str]:
-    if files.run is None or not files.history:
-        return []
-    warnings = []
-    device = files.run.get("hardware", {}).get("device", "")
-    name = "batch_size_gpu" if device.startswith("cuda") else "batch_size_cpu"
-    wished = files.run["settings"].get(name, 0)
-    smallest = min(row.get("batch_size", wished) for row in files.history)
-    if smallest < wished:
-        warnings.append(
-            f"Memory ran out in training: batches were cut from {wished} to {smallest} records, as "
-            "many to a step as before. Batch statistics differ from those of a machine that has "
-            "the memory, and so do the bits of the result."
-        )
-    skipped = sum(row.get("skipped_steps") or 0 for row in files.history)
-    if skipped:
-        warnings.append(
-            f"{plural(skipped, 'training step')} left out: loss or gradient was not finite."
-        )
-    return warnings
-
-
-def _score_warnings(files: RunFiles) -> list[str]:
+def glance_rows(files: RunFiles) -> list[tuple[str, str]]:
+    """The few facts on which trust hangs, as title and text."""
     if files.metrics is None:
         return []
-    warnings, support = [], files.metrics["support"]
-    low = files.metrics["headline"]["auroc"]["macro"]["low"]
-    if low is not None and low <= CHANCE_AUROC:
-        warnings.append("Not shown to be better than chance: the interval of macro AUROC has 0.5.")
-    if files.metrics["n"] < SMALL_TEST_SPLIT:
-        n = plural(files.metrics["n"], "record")
-        warnings.append(f"A small test split of {n}: look at the intervals, not at the values.")
-    absent = [label for label, n in support.items() if n == 0]
-    if absent:
-        warnings.append(f"Absent from the test split, so without any score: {_listed(absent)}.")
-    rare = [f"{label} ({n})" for label, n in support.items() if 0 < n < MIN_POSITIVES_TO_TUNE]
-    if rare:
-        warnings.append(
-            f"Fewer than {MIN_POSITIVES_TO_TUNE} positives in the test split: {_listed(rare)}."
-        )
-    left_out = files.metrics["headline"]["left_out"]
-    if left_out:
-        warnings.append(
-            f"Fewer than {MIN_RECORDS_FOR_HEADLINE} test records, so not part of the headline: "
-            f"{_listed(list(left_out))}."
-        )
-    return warnings
+    rows = {
+        "Model": _model_fact(files),
+        "Trained on": _training_fact(files),
+        "Scored on": _scored_fact(files),
+        "Decides": _decision_fact(files),
+        "Probabilities": _calibration_fact(files.metrics),
+        "Weakest": "; ".join(weakest_classes(files)),
+        "Subgroups": _subgroup_fact(files),
+    }
+    return [(title, text) for title, text in rows.items() if text]
 
 
-def _data_warnings(files: RunFiles) -> list[str]:
-    warnings = []
-    if files.rejected is not None and len(files.rejected):
-        warnings.append(f"{plural(len(files.rejected), 'record')} rejected; see Data.")
-    if files.manifest is not None:
-        unlabelled = int((files.manifest["labels"].map(len) == 0).sum())
-        if unlabelled:
-            share = unlabelled / len(files.manifest)
-            warnings.append(
-                f"{plural(unlabelled, 'stored record')} ({100 * share:.1f} %) without a label of "
-                "this set: neither trained on nor scored."
-            )
-    return warnings
+def _model_fact(files: RunFiles) -> str:
+    if files.run is None:
+        return ""
+    best, epochs = best_epoch(files), len(files.history or ())
+    return f"{files.settings.get('model_name', 'model')}" + (
+        f", epoch {best} of {epochs}" if best else ""
+    )
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _training_fact(files: RunFiles) -> str:
+    train = split_parts(files).get("train")
+    if train is None:
+        return ""
+    patients = plural(train["patient_group"].nunique(), "patient")
+    archives = [f"{name} {count:,}" for name, count in train["archive"].value_counts().items()]
+    return f"{plural(len(train), 'record')} of {patients} ({listed(archives, most=8)})"
+
+
+def _scored_fact(files: RunFiles) -> str:
+    metrics = files.metrics or {}
+    n, patients = metrics.get("n") or 0, metrics.get("n_patient_groups") or 0
+    text = f"{plural(n, 'record')} of {plural(patients, 'patient')}"
+    parts = (metrics.get("archives") or {}).items()
+    archives = [f"{name} {part.get('n') or 0:,}" for name, part in parts]
+    text += f" ({listed(archives, most=8)})" if archives else ""
+    trained_on = metrics.get("n_trained_on")
+    if trained_on is None:
+        return text
+    return f"{text}; " + (
+        f"{trained_on:,} of patients trained on" if trained_on else "no patient trained on"
+    )
+
+
+def _decision_fact(files: RunFiles) -> str:
+    if files.is_single:
+        return "the likeliest class of each record"
+    rule = str((files.metrics or {}).get("threshold_rule") or "")
+    if rule == "half":
+        return "every class at a probability of 0.5 or more"
+    named = f", set for {RULE_MEANINGS.get(rule, rule)}" if rule else ""
+    return f"every class at or above its threshold{named}"
+
+
+def _calibration_fact(metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("calibration") or {}
+    method = found.get("method")
+    if method is None:
+        return ""
+    words = {"platt": "calibrated (Platt)", "temperature": "calibrated (temperature and bias)"}
+    text = words.get(str(method), "not calibrated")
+    error = figure_in(metrics, "expected_calibration_error", "macro")
+    before = figure_in(metrics.get("uncalibrated"), "expected_calibration_error", "macro")
+    if error is None or error["value"] is None:
+        return text
+    was = "" if before is None or before["value"] is None else f", {before['value']:.3f} before"
+    return (
+        f"{text}; expected calibration error {error['value']:.3f}{was if method != 'none' else ''}"
+    )
+
+
+def _subgroup_fact(files: RunFiles) -> str:
+    groups = (files.metrics or {}).get("subgroups")
+    if groups is None:
+        return ""
+    compared = [g for g in groups if (figure_in(g, "difference") or {}).get("value") is not None]
+    if not compared:
+        return "none large enough to compare"
+    worse = [subgroup_title(group) for group in groups if group.get("is_worse")]
+    found = f"worse than the rest: {listed(worse, most=5)}" if worse else "none shown to be worse"
+    return f"{len(compared)} of {len(groups)} compared; {found}"

@@ -18,7 +18,7 @@ from einthoven.files import read_json
 from einthoven.settings import Settings
 
 # What lies beside the scores of the whole test split; thresholds were chosen on validation.
-_SCORES_OF_OTHERS = ("headline", "archives", "validation")
+_SCORES_OF_OTHERS = ("headline", "archives", "validation", "uncalibrated")
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 
 
