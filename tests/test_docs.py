@@ -39,9 +39,10 @@ def load_script(path):
 def test_results_table_leaves_small_archives_out_and_takes_scores_without_interval():
     tool = load_script(PROJECT / "tools" / "results_table.py")
     score = {"value": 0.5, "low": None, "high": None, "n": 20}
-    parts = {name: {"n": n, "auroc": score, "f1": score} for name, n in (("a", 19), ("b", 20))}
+    scores = dict.fromkeys(("auroc", "f1", "calibration_error"), score)
+    parts = {name: {"n": n, **scores} for name, n in (("a", 19), ("b", 20))}
     assert tool.score_rows("five", {"archives": parts, "seed": 0}) == [
-        "| five | b | 20 | 0.500 | 0.500 | 0 |"
+        "| five | b | 20 | 0.500 | 0.500 | 0.500 | 0 |"
     ]
 
 

@@ -2,7 +2,8 @@
 
 python tools/results_table.py                                    rewrite the tables
 python tools/results_table.py --check                            fail where one is stale
-python tools/results_table.py --add NAME --root W [--run-name R] keep a finished run's scores
+python tools/results_table.py --add NAME --root W [--run-name R] keep a finished run's scores,
+                                                                 or a cross-validation's
 """
 
 from __future__ import annotations
@@ -21,6 +22,29 @@ WHAT_WAS_TRIED = PROJECT / "docs" / "explanation" / "negative-results.md"
 RESULTS = PROJECT / "benchmarks" / "results"
 
 
+def keep_crossval(name: str, path: Path) -> None:
+    """Copy what the table needs of a cross-validation into the result files."""
+    found = read_json(path)
+    names = ("held_out", "label_set", "task", "seed", "resamples", "left_out", "mean")
+    parts = [
+        {
+            "held_out": part.get("archive") or ", ".join(map(str, part["folds"])),
+            "n_train": part["n_train"],
+            "n": part["n"],
+            "auroc": part["headline"]["auroc"]["macro"],
+            "f1": part["headline"]["f1"]["macro"],
+        }
+        for part in found["parts"]
+    ]
+    first = path.parent.parent / found["parts"][0]["run"] / "run.json"
+    described = {key: read_json(first)[key] for key in ("settings", "versions", "hardware")}
+    for key in ("root", "dataset_dir"):
+        described["settings"].pop(key)
+    pooled = (found.get("pooled") or {}).get("headline")
+    kept = {name: found[name] for name in names} | {"parts": parts, "pooled": pooled} | described
+    write_json(RESULTS / f"crossval_{name}.json", kept)
+
+
 def keep_run(name: str, workspace: Workspace) -> None:
     """Copy what the table needs of a finished run into the result files."""
     metrics = read_json(workspace.checkpoints_dir / "test_metrics.json")
@@ -31,6 +55,7 @@ def keep_run(name: str, workspace: Workspace) -> None:
             "n_patient_groups": part["n_patient_groups"],
             "auroc": part["auroc"]["macro"],
             "f1": part["f1"]["macro"],
+            "calibration_error": part["expected_calibration_error"]["macro"],
         }
         for archive, part in metrics["archives"].items()
     }
@@ -42,6 +67,10 @@ def keep_run(name: str, workspace: Workspace) -> None:
         "archives": archives,
         "headline": metrics["headline"],
         "pooled": {"n": metrics["n"], "auroc": metrics["auroc"]["macro"]},
+        "calibration_error": {
+            "before": metrics["uncalibrated"]["expected_calibration_error"]["macro"],
+            "after": metrics["expected_calibration_error"]["macro"],
+        },
         **{key: run[key] for key in ("settings", "versions", "hardware", "data", "n_train")},
     }
     kept["settings"].pop("root")
@@ -52,11 +81,14 @@ def keep_run(name: str, workspace: Workspace) -> None:
 def results_table() -> str:
     """Markdown: a row per archive and run, then the speed of preparation."""
     lines = [
-        "| run | test split | records | macro AUROC (95 %) | macro F1 (95 %) | seed |",
-        "|---|---|---:|---|---|---:|",
+        "| run | test split | records | macro AUROC (95 %) | macro F1 (95 %) "
+        "| calibration error (95 %) | seed |",
+        "|---|---|---:|---|---|---|---:|",
     ]
     for path in sorted(RESULTS.glob("scores_*.json")):
         lines += score_rows(path.stem.removeprefix("scores_"), read_json(path))
+    for path in sorted(RESULTS.glob("crossval_*.json")):
+        lines += ["", crossval_line(read_json(path))]
     for name, line in (
         ("recipe", recipe_line),
         ("prepare", speed_line),
@@ -67,6 +99,27 @@ def results_table() -> str:
         if path.exists():
             lines += ["", line(read_json(path))]
     return "\n".join(lines)
+
+
+def crossval_line(crossval: dict[str, Any]) -> str:
+    if crossval["held_out"] == "archives":
+        rows = [
+            f"{part['held_out']} (trained on {part['n_train']:,} others, tested on {part['n']:,}) "
+            f"{interval(part['auroc'])}"
+            for part in crossval["parts"]
+        ]
+        return (
+            f"Trained without one archive and tested on it, {crossval['label_set']}, macro AUROC: "
+            f"{'; '.join(rows)}; seed {crossval['seed']}, `einthoven crossval --by-archive`."
+        )
+    auroc, pooled = crossval["mean"]["auroc"]["macro"], crossval["pooled"]
+    return (
+        f"Cross-validated over {len(crossval['parts'])} parts of the patients, "
+        f"{crossval['label_set']}: macro AUROC {auroc['value']:.3f} (standard deviation over parts "
+        f"{auroc['sd']:.3f}); all out-of-fold predictions together "
+        f"{interval(pooled['auroc']['macro'])}, macro F1 {interval(pooled['f1']['macro'])}, "
+        f"n = {pooled['n']:,}, seed {crossval['seed']}, `einthoven crossval`."
+    )
 
 
 def recipe_table() -> str:
@@ -136,7 +189,7 @@ def soak_line(soak: dict[str, Any]) -> str:
 def score_rows(name: str, kept: dict[str, Any]) -> list[str]:
     return [
         f"| {name.replace('_', ' ')} | {archive} | {part['n']:,} | {interval(part['auroc'])} "
-        f"| {interval(part['f1'])} | {kept['seed']} |"
+        f"| {interval(part['f1'])} | {interval(part['calibration_error'])} | {kept['seed']} |"
         for archive, part in kept["archives"].items()
         if part["n"] >= MIN_RECORDS_FOR_HEADLINE
     ]
@@ -181,7 +234,18 @@ def main() -> int:
     parser.add_argument("--run-name", default="")
     given = parser.parse_args()
     if given.add:
-        keep_run(given.add, Workspace(given.root, given.run_name))
+        workspace = Workspace(given.root, given.run_name)
+        found = [
+            path
+            for path in (
+                workspace.checkpoints_dir / f"{n}.json" for n in ("crossval", "by_archive")
+            )
+            if path.exists()
+        ]
+        for path in found:
+            keep_crossval(given.add, path)
+        if not found:
+            keep_run(given.add, workspace)
     for page, part, table in PARTS:
         text = page.read_text(encoding="utf-8")
         fresh = with_table(text, part, table())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from einthoven.console import plural
@@ -16,6 +16,10 @@ from einthoven.scoring import HEADLINE_SCORES
 from einthoven.summary import SCORE_TITLES, headline_how
 
 # What was trained, how good it is --------------------------------------------------------------
+
+
+# Of more archives than this the first sentence tells only how many.
+MOST_ARCHIVES_NAMED = 3
 
 
 def verdict_sentence(files: RunFiles) -> str:
@@ -41,9 +45,19 @@ def _part_scored(files: RunFiles) -> str:
     headline = (files.metrics or {}).get("headline") or {}
     if not headline.get("left_out"):
         return ""
-    names, left_out = (", ".join(headline.get(key) or ()) for key in ("archives", "left_out"))
+    names, left_out = (
+        named_or_counted(list(headline.get(key) or ()), "archive")
+        for key in ("archives", "left_out")
+    )
     of = f"those of {names} alone" if len(headline["archives"]) == 1 else f"means over {names}"
     return f" Its headline scores are {of}, without {left_out}."
+
+
+def named_or_counted(names: Sequence[str], noun: str) -> str:
+    """A few names, or how many there are; the tables below hold them all."""
+    if len(names) <= MOST_ARCHIVES_NAMED:
+        return ", ".join(names)
+    return plural(len(names), noun)
 
 
 def _trained_archives(files: RunFiles) -> str:
@@ -51,7 +65,8 @@ def _trained_archives(files: RunFiles) -> str:
         return "unknown archives"
     chosen = files.manifest["record"].isin(files.splits["train"])
     names = sorted(files.manifest.loc[chosen, "archive"].unique())
-    return f"{plural(len(names), 'archive')} ({', '.join(names)})"
+    listed = f" ({', '.join(names)})" if len(names) <= MOST_ARCHIVES_NAMED else ""
+    return f"{plural(len(names), 'archive')}{listed}"
 
 
 def headline_of(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
