@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from einthoven.bootstrap import draw_patient_weights, logit_interval, normal_interval, spread_of
-from einthoven.console import plural
+from einthoven.console import plural, progress
 from einthoven.metrics import macro_mean, ranking_scores
 from einthoven.records import LEADS
 from einthoven.scoring import Predictions
@@ -254,7 +254,7 @@ def _resample_areas(
     rng = np.random.default_rng(seed)
     drawn = draw_patient_weights(predictions.groups.astype(str), resamples, rng)
     parts: list[list[_Areas]] = [[] for _ in comparisons]
-    for weights in drawn:
+    for weights in progress(drawn, desc="Comparing subgroups", unit="parts"):
         for comparison, of_comparison in zip(comparisons, parts, strict=True):
             if not comparison.why_not:
                 of_comparison.append(_areas(predictions, comparison, weights))
