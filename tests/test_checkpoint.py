@@ -88,6 +88,14 @@ def test_missing_checkpoint_says_what_writes_it(tmp_path):
         read_checkpoint(tmp_path / "m.pth")
 
 
+def test_a_model_file_that_lacks_something_says_what(tmp_path):
+    values = tiny_model_values()[1]
+    del values["scale"], values["conformal"]
+    write_checkpoint(tmp_path / "m.pth", values)
+    with pytest.raises(CheckpointError, match="no whole model file: it lacks scale, conformal"):
+        load_trained_model(tmp_path / "m.pth", CPU)
+
+
 def test_model_of_another_format_is_refused(tmp_path):
     values = tiny_model_values()[1] | {"format": 99}
     write_checkpoint(tmp_path / "m.pth", values)

@@ -30,6 +30,11 @@ from einthoven.models.registry import build_model
 from einthoven.records import LEADS
 
 MODEL_FORMAT = 2
+# Without these a file cannot predict.
+MODEL_KEYS = (
+    "model_name", "model_arguments", "weights", "labels", "single", "fs", "window", "crop",
+    "bandpass", "standardize", "scale", "calibration", "thresholds", "threshold_rule", "conformal",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,9 @@ def load_trained_model(path: Path, device: torch.device) -> TrainedModel:
             f"{path} has model format {values.get('format')}; this version reads {MODEL_FORMAT}. "
             "Train again, or use the version that wrote it"
         )
+    absent = [name for name in MODEL_KEYS if name not in values]
+    if absent:
+        raise CheckpointError(f"{path} is no whole model file: it lacks {', '.join(absent)}")
     model = build_model(values["model_name"], **values["model_arguments"])
     model.load_state_dict(values.pop("weights"))
     values.pop("raw_weights", None)
