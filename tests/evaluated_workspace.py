@@ -33,6 +33,7 @@ class FakeModel:
     calibration: Calibration
     conformal: dict[str, dict[str, float]]
     threshold_rule: str = "best_f1"
+    threshold_sets: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def with_rule(self, rule: str) -> FakeModel:

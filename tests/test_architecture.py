@@ -10,18 +10,22 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
     "errors", "console", "resources", "files", "settings", "configuration", "records", "labels",
-    "signal", "quality", "readers", "labelling", "synthetic", "store", "audit", "shards", "chunks",
+    "signal", "quality", "readers", "labelling", "synthetic", "store", "audit", "shards",
+    "formats", "chunks",
     "splits", "holdout", "workers", "prepare", "residency", "batches", "augment", "models",
     "metrics", "challenge_score", "calibration", "checkpoint", "views", "inference", "bootstrap",
     "scoring", "subgroups", "objective", "interruption", "distributed", "runs", "run_folder",
     "averaging", "tally", "run_state", "tracking", "shortage", "step", "validation", "training",
     "figures", "scopes", "external", "evaluated", "supplements", "summary", "evaluation",
-    "comparison", "samples", "examples", "prediction", "crossval", "report", "smoke", "modes",
-    "preflight", "cli",
+    "comparison", "samples", "examples", "prediction", "explain", "exporting", "file_prediction",
+    "crossval", "report", "smoke", "modes",
+    "preflight", "serving", "cli",
 ]  # fmt: skip
 # The command line is no part of the notebook, and imports inside functions to start quickly.
 FLAT = [
-    path for path in sorted(PACKAGE.rglob("*.py")) if path.name not in ("cli.py", "__main__.py")
+    path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name not in ("cli.py", "commands.py", "__main__.py")
 ]
 
 

@@ -268,6 +268,38 @@ def test_no_calibration_survives_json_with_its_reason() -> None:
     assert again.reason == "an old model file" and again.slope.shape == (4,)
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_class_weights_are_taken_back_even_where_every_class_is_pooled(single: bool) -> None:
+    rng = np.random.default_rng(4)
+    labels, weights = ("a", "b", "c", "d"), (1.0, 4.0, 8.0, 0.5)
+    n = 36
+    truth = rng.dirichlet(np.ones(4), n) if single else rng.random((n, 4))
+    odds = truth if single else truth / (1 - truth)
+    weighted = odds * np.array(weights)
+    raw = weighted / weighted.sum(axis=1, keepdims=True) if single else weighted / (1 + weighted)
+    targets = (
+        np.eye(4)[[rng.choice(4, p=row) for row in truth]] if single else rng.random((n, 4)) < truth
+    )
+    groups = np.arange(n).astype(str)
+    blind, told = (
+        fit_calibration(targets, raw, groups, labels, single, given).apply(raw)
+        for given in (None, weights)
+    )
+    assert np.abs(told - truth).mean() < 0.6 * np.abs(blind - truth).mean()
+
+
+def test_class_weights_change_nothing_for_classes_with_records_enough() -> None:
+    targets, raw = single_case(6, n=400)
+    groups = np.arange(400).astype(str)
+    plain, told = (
+        fit_calibration(targets, raw, groups, LABELS, False, given).apply(raw)
+        for given in (None, (1.0, 2.0, 3.0, 1.5))
+    )
+    is_enough = np.minimum(targets.sum(0), 400 - targets.sum(0)) >= 20
+    assert is_enough.any()
+    np.testing.assert_allclose(plain[:, is_enough], told[:, is_enough], atol=1e-4)
+
+
 # Thresholds ----------------------------------------------------------------------------------
 
 

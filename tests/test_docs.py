@@ -69,7 +69,7 @@ def test_commands_and_flags_that_pages_name_exist(page):
         assert name in STAGES or name in PROSE, name
     for command, line in re.findall(r"einthoven ([a-z]+)( .*--.*)", text):
         own = {option.flag[2:] for option in STAGES[command].options}
-        for flag in set(re.findall(r"--([a-z-]+)", line)) - own:
+        for flag in set(re.findall(r"--([a-z0-9-]+)", line)) - own:
             assert flag.replace("-", "_") in Settings.model_fields, flag
 
 

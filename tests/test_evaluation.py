@@ -239,6 +239,20 @@ def test_a_model_of_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         evaluate_detailed(settings)
 
 
+def test_a_rule_that_needs_no_positives_leaves_no_label_at_one_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_workspace(tmp_path, FIVE, single=False, archives={"ptb-xl": 60})
+    fake_model(monkeypatch, FIVE, single=False)
+    monkeypatch.setattr("einthoven.evaluation.save_score_figures", lambda *arguments: [])
+    told = {
+        rule: evaluate_detailed(settings.model_copy(update={"threshold_rule": rule}))
+        for rule in ("best_f1", "expected_f1")
+    }
+    assert told["best_f1"]["calibration"]["untuned"] == list(FIVE)
+    assert told["expected_f1"]["calibration"]["untuned"] == []
+
+
 def test_figures_that_are_gone_are_drawn_again(
     evaluated: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

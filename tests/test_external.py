@@ -27,16 +27,20 @@ from einthoven.training import train_production
 CLASSES = ("MI", "AF", "BBB", "NORM", "OTHER")
 
 
+def quick_settings(root: Path) -> Settings:
+    return settings_for(
+        root, epochs=1, model_name="crnn", batch_size_cpu=16, crop_samples=100, device="cpu",
+        bootstrap_resamples=100,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A model of one epoch from sixty ECGs; tests read it."""
     root = tmp_path_factory.mktemp("external")
     labels = [CLASSES[k % 5] for k in range(60)]
     write_own_archive(root / "Dataset" / "here", [fake_ecg(k) for k in range(60)], labels=labels)
-    settings = settings_for(
-        root, epochs=1, model_name="crnn", batch_size_cpu=16, crop_samples=100, device="cpu",
-        bootstrap_resamples=100,
-    )  # fmt: skip
+    settings = quick_settings(root)
     prepare_archives(settings)
     train_production(settings)
     return settings
@@ -91,6 +95,28 @@ def test_a_copy_is_told_with_the_record_that_it_copies(
     assert copies.to_numpy().tolist() == [["hospital/r000", "here/r003"]]
 
 
+def test_other_records_of_a_known_patient_are_left_out(tmp_path: Path) -> None:
+    """Known by archive and name: their signals tell nothing."""
+    labels = [CLASSES[k % 5] for k in range(60)]
+    patients = [f"p{k}" for k in range(60)]
+    write_own_archive(
+        tmp_path / "Dataset" / "here", [fake_ecg(k) for k in range(60)], labels=labels,
+        patient_id=patients,
+    )  # fmt: skip
+    settings = quick_settings(tmp_path)
+    prepare_archives(settings)
+    train_production(settings)
+    trained = {name[-3:] for name in read_json(settings.workspace.splits_path)["train"]}
+    known = [int(name) for name in sorted(trained)][:5]
+    write_own_archive(
+        tmp_path / "later" / "here", [fake_ecg(500 + k) for k in range(15)],
+        labels=[CLASSES[k % 5] for k in range(15)],
+        patient_id=[f"p{k}" for k in known] + [f"q{k}" for k in range(10)],
+    )  # fmt: skip
+    metrics = evaluate_detailed(settings, Scope(external=tmp_path / "later"))
+    assert metrics["n"] == 10
+
+
 def test_an_external_folder_of_known_records_alone_is_refused(
     trained_run: Settings, tmp_path: Path
 ) -> None:
@@ -105,7 +131,9 @@ def test_a_model_file_alone_can_be_scored_elsewhere(trained_run: Settings, tmp_p
     model = shutil.copy(trained_run.workspace.best_model_path, tmp_path / "m.pth")
     elsewhere = Settings(root=tmp_path / "other", bootstrap_resamples=100, prepare_workers=1)
     scope = Scope(external=tmp_path / "archives", model=Path(model))
-    assert evaluate_detailed(elsewhere, scope)["n"] == 10
+    metrics = evaluate_detailed(elsewhere, scope)
+    assert metrics["n"] == 10 and metrics["n_trained_on"] is None
+    assert "not at hand" in metrics["n_trained_on_reason"]
 
 
 def test_a_folder_that_is_not_there_is_named(trained_run: Settings, tmp_path: Path) -> None:
@@ -151,6 +179,7 @@ def test_views_and_sets_are_told_where_they_are_asked_for(trained_run: Settings)
     metrics = evaluate_detailed(asked, scope)
     told = metrics["test_time_augmentation"]
     assert told["views"][0] == "plain" and len(told["views"]) == 5
+    assert told["refitted"] is True
     assert set(told["gain"]) == {"auroc", "average_precision", "f1"}
     assert metrics["conformal"]["stated_coverage"] == 0.8
     table = pd.read_parquet(predictions_path(asked.workspace, scope))

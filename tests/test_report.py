@@ -243,9 +243,10 @@ def test_single_labels_have_a_confusion_matrix_and_no_threshold(report_path: Pat
 def test_what_was_calibrated_how_and_by_which_rule_is_told(many: Settings) -> None:
     page, _ = parse_page(many.workspace.report_path)
     assert "Platt scaling" in page and "Fitted on 120 records of 60 patients" in page
-    assert "calibrated with the pool of all classes: class Z." in page
+    assert "or no clear slope, so calibrated with the pool: class Z." in page
+    assert "fitted to means over the same views of each record" in page
     assert "Rule <code>best_f1</code>: thresholds give the best F1" in page
-    assert "Conformal sets are made to hold the truth in 90 % of records." in page
+    assert "each label is in the set of 90 % of the records that have it." in page
     assert "means over these views of it: plain, shift start, shift end." in page
 
 

@@ -11,7 +11,7 @@ from einthoven.files import Workspace
 from einthoven.scopes import (
     USUAL_SCOPE,
     Scope,
-    count_trained,
+    count_of_patients,
     metrics_path,
     rows_in_scope,
     split_rows,
@@ -66,34 +66,44 @@ def test_an_unknown_archive_gets_the_nearest_name(store: Store) -> None:
 
 def test_a_scope_without_a_record_is_refused(store: Store) -> None:
     store.manifest["labels"] = [[] for _ in range(100)]
-    with pytest.raises(DataError, match="none of the store's 100 records that have a label"):
+    with pytest.raises(
+        DataError, match="fold_3 has no labelled record; of the store's 100 records 0 have"
+    ):
         rows_in_scope(Scope(fold=3), store, {})
 
 
 def test_records_of_trained_patients_are_counted(store: Store) -> None:
     store.manifest.loc[9, "patient_group"] = store.manifest.loc[0, "patient_group"]
     splits = splits_of(store)
-    assert count_trained(store, np.array([9, 19]), splits["train"]) == 1
+    assert count_of_patients(store, np.array([9, 19]), splits["train"]) == 1
 
 
 def test_only_the_usual_scope_writes_beside_the_model(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     assert metrics_path(workspace) == workspace.checkpoints_dir / "test_metrics.json"
-    names = {
-        scope.name: metrics_path(workspace, scope)
-        for scope in (
-            Scope("train"), Scope(fold=3, archive="ptb-xl"), Scope(external=Path("/data/my own")),
-            Scope(model=Path("x/best_model.pth")),
-        )
-    }  # fmt: skip
-    assert set(names) == {
-        "train", "fold_3-ptb_xl", "external_my_own", "test-by_best_model",
-    }  # fmt: skip
-    assert len(set(names.values())) == 4
-    assert all(path.name == "metrics.json" for path in names.values())
+    path = metrics_path(workspace, Scope(fold=3, archive="ptb-xl"))
+    assert path == workspace.checkpoints_dir / "evaluations" / "fold_3-ptb-xl" / "metrics.json"
     assert USUAL_SCOPE.is_usual and not Scope("train").is_usual
+
+
+def test_no_two_scopes_share_a_folder() -> None:
+    scopes = [
+        Scope(), Scope("train"), Scope(archive="a-b"), Scope(archive="a_b"), Scope(archive="a b"),
+        Scope(external=Path("/x/hospital")), Scope(external=Path("/y/hospital")),
+        Scope(model=Path("/a/best_model.pth")), Scope(model=Path("/b/best_model.pth")),
+    ]  # fmt: skip
+    assert len({scope.name for scope in scopes}) == len(scopes)
+    assert len({str(scope.places()) for scope in scopes}) == len(scopes)
+
+
+def test_a_calibration_half_that_is_not_there_is_told_as_such(store: Store) -> None:
+    splits = splits_of(store) | {"calibration": np.zeros(0, np.int64)}
+    with pytest.raises(DataError, match="the validation split has no calibration half"):
+        rows_in_scope(Scope("calibration"), store, splits)
 
 
 def test_results_do_not_tell_where_an_external_folder_lies() -> None:
     told = Scope(external=Path("/home/somebody/hospital")).values()
-    assert told == {"split": None, "fold": None, "archive": None, "external": "hospital"}
+    assert told["external"] == "hospital" and "somebody" not in str(told)
+    told = Scope(model=Path("/home/somebody/wide/best_model.pth")).values()
+    assert told["model"] == "wide/best_model.pth"

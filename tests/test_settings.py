@@ -8,6 +8,12 @@ from einthoven.errors import ConfigError
 from einthoven.settings import LABEL_SET_NAMES, Settings, allowed_values
 
 
+@pytest.mark.parametrize("name", ["default", "Evaluations", "processed"])
+def test_a_run_cannot_have_the_name_of_a_folder_of_the_workspace(name):
+    with pytest.raises(ConfigError, match=f"RUN_NAME is {name} .*not default, evaluations"):
+        load_settings({"run_name": name})
+
+
 def test_flag_beats_environment_beats_file_beats_default(tmp_path, monkeypatch):
     (tmp_path / "einthoven.toml").write_text("epochs = 2\nlr = 0.5\nseed = 7\n")
     monkeypatch.setenv("LR", "0.25")

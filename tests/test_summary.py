@@ -28,9 +28,16 @@ def test_nothing_is_remarked_of_an_ordinary_evaluation() -> None:
     assert evaluation_remarks({**ordinary, "subgroups": [{"is_worse": False}]}) == []
 
 
+def test_what_nobody_can_know_is_said() -> None:
+    (line,) = evaluation_remarks({"n_trained_on": None, "n_trained_on_reason": "gone"})
+    assert line == "May flatter: gone."
+
+
 def test_what_flatters_and_what_is_worse_is_remarked() -> None:
     metrics = {
+        "n": 90,
         "n_trained_on": 1,
+        "n_validated_on": 2,
         "test_time_augmentation": {
             "views": ["plain", "dense_crops"], "gain": {"auroc": {"macro": figure(0.002)}},
         },
@@ -42,7 +49,8 @@ def test_what_flatters_and_what_is_worse_is_remarked() -> None:
         ],
     }  # fmt: skip
     assert evaluation_remarks(metrics) == [
-        "Too good to be true: the model was trained on 1 record of these.",
+        "Too good to be true: the model was trained on patients of 1 record here.",
+        "Flatters: 2 records here picked the model's epoch or set its thresholds.",
         "Averaged over 2 views of each record: macro AUROC +0.002 (-0.008 to +0.012) against one "
         "view.",
         "Conformal sets of stated coverage 0.9: coverage 0.880 (0.870–0.890), 1.400 (1.390–1.410) "

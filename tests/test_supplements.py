@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from einthoven.scoring import Predictions
-from einthoven.supplements import change_figure, conformal_scores, view_gain
+from einthoven.supplements import conformal_scores, view_gain
 
 
 def four_records() -> Predictions:
@@ -39,7 +39,7 @@ def test_the_gain_of_no_change_is_zero() -> None:
     told = view_gain(four_records(), four_records(), 100, 0)
     gain = told["gain"]["auroc"]["macro"]
     assert gain["value"] == 0 and gain["low"] is None
-    assert gain["reason"] == "all resamples have the same value: no interval"
+    assert gain["reason"] == "all resamples have the same score: no interval"
 
 
 def test_a_gain_is_the_difference_of_the_scores() -> None:
@@ -55,6 +55,14 @@ def test_a_gain_is_the_difference_of_the_scores() -> None:
     assert told["without"]["auroc"]["macro"]["value"] < 0.7
 
 
-def test_a_change_may_leave_the_unit_interval() -> None:
-    figure = change_figure(-0.02, np.array([-0.05, 0.0, -0.01]), 7)
-    assert figure["low"] < -0.02 < figure["high"] and figure["n"] == 7
+def test_shares_keep_their_intervals_within_the_unit_interval() -> None:
+    rng = np.random.default_rng(1)
+    targets = np.ones((12, 1), np.uint8)
+    names = np.arange(12).astype(str).astype(object)
+    p = rng.random((12, 1))
+    nearly_all = np.ones((12, 1), np.uint8)
+    nearly_all[0] = 0
+    part = Predictions(names, names, names, targets, p, p, targets, ("A",), False)
+    told = conformal_scores(nearly_all, part, 0.9, 200, 0)
+    for figure in (told["coverage"], told["empty"], told["per_class"]["A"]):
+        assert 0 < figure["low"] < figure["value"] < figure["high"] < 1

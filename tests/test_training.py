@@ -11,11 +11,13 @@ from einthoven.checkpoint import load_trained_model, read_checkpoint, write_chec
 from einthoven.console import log
 from einthoven.errors import CheckpointError, ConfigError, DataError, RunStopped, SplitError
 from einthoven.files import read_json, stamp_step, write_json
+from einthoven.holdout import halve_records
 from einthoven.inference import choose_device, predict_records
 from einthoven.models.registry import MODELS
 from einthoven.models.resnet1d import ResNet1d
 from einthoven.runs import arithmetic
 from einthoven.settings import Settings
+from einthoven.splits import rows_of_records
 from einthoven.store import open_store
 from einthoven.training import train_production
 
@@ -396,6 +398,39 @@ def test_batches_of_an_epoch_are_counted_once(root, monkeypatch):
     monkeypatch.setattr(runs, "step_bounds", lambda *given: calls.append(1) or real(*given))
     train_production(tiny_settings(root, epochs=2, batch_size_cpu=4))
     assert len(calls) == 1
+
+
+def test_a_rule_that_the_labels_do_not_fit_is_refused_before_training(root):
+    settings = tiny_settings(root, threshold_rule="challenge_score", task="multi")
+    with pytest.raises(ConfigError, match="THRESHOLD_RULE is challenge_score"):
+        train_production(settings)
+    assert not settings.workspace.checkpoints_dir.exists()
+
+
+def test_the_half_that_calibrates_does_not_pick_the_epoch(root, monkeypatch):
+    settings = tiny_settings(root, run_name="a", task="multi")
+    train_production(settings)
+    history = read_json(settings.workspace.checkpoints_dir / "training_history.json")
+    manifest = open_store(settings.workspace).manifest
+    splits = read_json(settings.workspace.splits_path)
+    halves = halve_records(manifest, rows_of_records(manifest["record"], splits["val"]), 0)
+    others = list(halves[1])
+    moved = manifest["labels"].copy()
+    for row in others:
+        moved[row] = ["AF"]
+    other = tiny_settings(root, run_name="b", task="multi")
+    with monkeypatch.context() as patch:
+        real = runs.label_matrix
+        patch.setattr(
+            runs, "label_matrix",
+            lambda table, labels: real(table.assign(labels=moved.loc[table.index]), labels),
+        )  # fmt: skip
+        train_production(other)
+    again = read_json(other.workspace.checkpoints_dir / "training_history.json")
+    assert [row["val_f1_macro"] for row in history] == [row["val_f1_macro"] for row in again]
+    assert equal(weights(settings), weights(other))
+    one, two = (load_trained_model(s.workspace.best_model_path, CPU) for s in (settings, other))
+    assert one.calibration.values() != two.calibration.values()
 
 
 def test_a_dry_run_writes_nothing(root, caplog):

@@ -60,6 +60,14 @@ def test_denser_crops_hold_the_usual_ones() -> None:
     assert set(usual[0]) <= set(dense[0]) and dense.shape[1] == 2 * usual.shape[1] - 1
 
 
+@pytest.mark.parametrize(("window", "crop"), [(1000, 100), (2500, 250), (1000, 250)])
+def test_a_windows_crops_do_not_depend_on_what_lies_beside_it(window: int, crop: int) -> None:
+    lengths = np.arange(crop // 2, window + 1)
+    together = overlapping_starts(lengths, window, crop)
+    alone = np.concatenate([overlapping_starts(np.array([n]), window, crop) for n in lengths])
+    assert (together == alone).all()
+
+
 class MeanOfLeads(nn.Module):
     """Logits are the signal's mean amplitude, so that a scaled copy has other ones."""
 

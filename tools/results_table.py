@@ -212,10 +212,69 @@ def speed_line(prepare: dict[str, Any]) -> str:
     )
 
 
+def inference_table() -> str:
+    """Markdown: a row per number of threads and of records together."""
+    found = read_json(RESULTS / "inference.json")
+    lines = [
+        "| threads | records together | PyTorch | ONNX float32 | times as fast | ONNX int8 "
+        "| times as fast |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["speed"]:
+        cells = [str(row["threads"]), str(row["batch"]), milliseconds(row["pytorch"])]
+        for runtime in ("onnx", "onnx_int8"):
+            cells += [milliseconds(row[runtime]), times_as_fast(row[runtime]["times_pytorch"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    busy = max(row["busy"] for row in found["speed"])
+    lines += [
+        "",
+        f"From raw millivolts to decisions, records of 10 s at 100 Hz (7 crops each), "
+        f"`{found['model']}`, two cores, at most {busy:.0f} % busy with other work before each "
+        "measurement. Times are medians; times as fast: the median ratio to eager PyTorch of "
+        "rounds taken in turns, with the 5th and 95th percentile.",
+    ]
+    return "\n".join(lines)
+
+
+def milliseconds(timed: dict[str, Any]) -> str:
+    median = timed["milliseconds"]["median"]
+    return f"{median:.1f} ms" if median < 100 else f"{median:,.0f} ms"
+
+
+def times_as_fast(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.1f} ({ratio['p5']:.1f} to {ratio['p95']:.1f})"
+
+
+def serving_table() -> str:
+    """Markdown: a row per kind of request, number of clients and batching."""
+    found = read_json(RESULTS / "serving.json")
+    lines = [
+        "| requests | clients | windows per pass | answered | told to come back | failed or wrong "
+        "| per second | p50 | p99 |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for case in found["cases"]:
+        lines.append(
+            f"| {case['kind']} | {case['clients']} | up to {case['batch_windows']} "
+            f"| {case['answered']:,} | {case['told_to_come_back']:,} "
+            f"| {case['failed'] + case['wrong']} | {case['requests_per_second']:.0f} "
+            f"| {case['p50_ms']:,.0f} ms | {case['p99_ms']:,.0f} ms |"
+        )
+    lines += [
+        "",
+        f"{found['seconds']:.0f} s for each row, `{found['model']}`, {found['recording']}, "
+        f"{found['threads']} threads on two cores that also ran the clients, "
+        f"{found['requests_let_in']} requests let in at a time.",
+    ]
+    return "\n".join(lines)
+
+
 # Page, name of the part that is written there, and what writes it.
 PARTS = (
     (README, "results", results_table),
     (WHAT_WAS_TRIED, "recipe", recipe_table),
+    (PROJECT / "docs" / "how-to" / "export.md", "speed", inference_table),
+    (PROJECT / "docs" / "how-to" / "serve.md", "load", serving_table),
 )
 
 

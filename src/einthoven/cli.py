@@ -1,224 +1,25 @@
-"""The ``einthoven`` command.
-
-Heavy imports live inside commands: ``einthoven --help`` must not wait for torch, and a command's
-own help only for its settings.
-"""
+"""The ``einthoven`` command line: flags for every setting, and errors as one message."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from einthoven import __version__
+from einthoven.commands import STAGES, OwnOption, Stage
 from einthoven.errors import ConfigError, EinthovenError, ProcessLost, RunStopped
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from einthoven.configuration import LoadedSettings
-
 # The demo is over within two minutes on two cores.
 DEMO_DEFAULTS = {"root": Path("demo"), "epochs": 8}
 INTERRUPTED = 130  # what shells expect of a command that Ctrl-C has ended
-DISCLAIMER = "Research software, not a medical device."
-
-
-# Commands ----------------------------------------------------------------------------------------
-
-
-class Stage(NamedTuple):
-    """A command: one line of help, the groups of settings it takes, and what it does.
-
-    ``options`` and ``words`` are what it takes beside settings; the action gets them by name.
-    """
-
-    help: str
-    groups: tuple[str, ...]
-    action: Callable[..., int]
-    options: tuple[OwnOption, ...] = ()
-    words: tuple[str, ...] = ()
-
-
-class OwnOption(NamedTuple):
-    """An option of one command that is no setting, because it says what to do and not how."""
-
-    flag: str
-    kind: Any
-    help: str
-    default: Any = None
-
-
-def show_config(loaded: LoadedSettings) -> int:
-    from einthoven.console import format_table
-
-    settings = loaded.settings
-    values = settings.model_dump(mode="json") | {"dataset_dir": str(settings.archives_dir)}
-    # The value comes last: a path may be longer than a line.
-    rows = [
-        [name.upper(), loaded.origins[name], "(unset)" if value == "" else str(value)]
-        for name, value in values.items()
-    ]
-    click.echo(format_table(["setting", "origin", "value"], rows))
-    return 0
-
-
-def label(loaded: LoadedSettings) -> int:
-    from einthoven.labelling import label_archives
-
-    label_archives(loaded.settings)
-    return 0
-
-
-def prepare(loaded: LoadedSettings) -> int:
-    from einthoven.prepare import prepare_archives
-
-    prepare_archives(loaded.settings)
-    return 0
-
-
-def check(loaded: LoadedSettings) -> int:
-    from einthoven.preflight import format_checks, run_preflight_checks
-
-    checks = run_preflight_checks(loaded.settings)
-    click.echo(format_checks(checks))
-    return int(any(check.verdict == "failed" for check in checks))
-
-
-def train(loaded: LoadedSettings) -> int:
-    from einthoven.modes import run_mode
-
-    outcome = run_mode(loaded.settings, loaded.origins)
-    if outcome.summary:
-        click.echo(outcome.summary)
-    return 0 if outcome.is_passed else 1
-
-
-def evaluate(
-    loaded: LoadedSettings,
-    split: str,
-    fold: int | None,
-    archive: str,
-    external: Path | None,
-    model: Path | None,
-) -> int:
-    from einthoven.evaluation import evaluate_detailed
-    from einthoven.scopes import Scope, metrics_path
-    from einthoven.summary import evaluation_summary
-
-    if (split != "test") + bool(fold) + (external is not None) > 1:
-        raise ConfigError("--split, --fold and --external each name records; give one of them")
-    scope = Scope(split, fold or 0, archive, external, model)
-    click.echo(evaluation_summary(evaluate_detailed(loaded.settings, scope)))
-    click.echo(f"{metrics_path(loaded.settings.workspace, scope)}  {DISCLAIMER}")
-    return 0
-
-
-def compare(loaded: LoadedSettings, first: str, second: str, output: Path | None) -> int:
-    from einthoven.comparison.paired import compare_runs
-    from einthoven.comparison.scored_runs import resolve_run
-    from einthoven.comparison.telling import comparison_summary
-    from einthoven.files import write_json
-
-    settings = loaded.settings
-    paths = [resolve_run(settings.root, written) for written in (first, second)]
-    result = compare_runs(paths[0], paths[1], settings.bootstrap_resamples, settings.seed)
-    if output is not None:
-        write_json(output, result)
-    click.echo(comparison_summary(result))
-    return 0
-
-
-def crossval(loaded: LoadedSettings) -> int:
-    from einthoven.crossval import cross_validate, crossval_summary
-
-    result = cross_validate(loaded.settings, loaded.origins)
-    click.echo(crossval_summary(result))
-    return int(any(part.get("error") for part in result["parts"]))
-
-
-def report(loaded: LoadedSettings) -> int:
-    from einthoven.report.writing import write_report
-
-    path = write_report(loaded.settings)
-    click.echo(f"Report: {path}")
-    return 0
-
-
-def run(loaded: LoadedSettings) -> int:
-    """Every stage in order; each skips itself when it is up to date."""
-    from einthoven.modes import settings_of_mode
-    from einthoven.run_folder import refuse_other_run
-
-    # Before `prepare` replaces the store that the run in this folder was made from.
-    refuse_other_run(settings_of_mode(loaded.settings))
-    stages = [label, prepare, train]
-    # A dry run leaves nothing to report, and a smoke test has its report.
-    if not loaded.settings.dry_run and loaded.settings.run_mode != "smoke":
-        stages.append(report)
-    return next((code for stage in stages if (code := stage(loaded))), 0)
-
-
-def demo(loaded: LoadedSettings) -> int:
-    from einthoven.synthetic.archives import write_synthetic_archives
-
-    write_synthetic_archives(loaded.settings.archives_dir, seed=loaded.settings.seed)
-    code = run(loaded)
-    if code == 0:
-        click.echo(f"These are scores on synthetic records. {DISCLAIMER}")
-    return code
-
-
-WORKSPACE = ("workspace", "console")
-DATA = ("archives", "labels", "prepare")
-ALL_GROUPS = (*WORKSPACE, *DATA, "machine", "train", "evaluate")
-PATH = click.Path(path_type=Path)
-SPLIT_CHOICE = click.Choice(["test", "selection", "calibration", "validation", "train", "all"])
-
-STAGES = {
-    "demo": Stage("Make small synthetic archives and run the whole line on them", ALL_GROUPS, demo),
-    "label": Stage(
-        "List the archives and map their codes to labels",
-        (*WORKSPACE, "archives", "labels"), label,
-    ),
-    "prepare": Stage(
-        "Turn the archives' records into a store, splits and a duplicate audit",
-        (*WORKSPACE, *DATA), prepare,
-    ),
-    "check": Stage("Say what is missing or wrong before a long run", ALL_GROUPS, check),
-    "train": Stage("Train a model, score it on the test split, show examples", ALL_GROUPS, train),
-    "evaluate": Stage(
-        "Score a model with intervals: on the test split, or any split, fold, archive or folder",
-        (*WORKSPACE, "machine", "evaluate"), evaluate,
-        (
-            OwnOption("--split", SPLIT_CHOICE, "Records to score", "test"),
-            OwnOption("--fold", click.IntRange(1, 10), "Score this fold instead"),
-            OwnOption("--archive", str, "Only the records of this archive", ""),
-            OwnOption("--external", PATH, "Score a folder of archives that is not in the store"),
-            OwnOption("--model", PATH, "Model file (default: this run's best model)"),
-        ),
-    ),
-    "compare": Stage(
-        "Compare the scores of two runs on the records that both have scored",
-        (*WORKSPACE, "evaluate"), compare,
-        (OwnOption("--output", PATH, "Write the comparison here, as JSON"),),
-        ("first", "second"),
-    ),
-    "crossval": Stage(
-        "Train and score on one part of the patients after the other, or on one archive",
-        (*ALL_GROUPS, "crossval"), crossval,
-    ),
-    "report": Stage("Write one HTML page about a run", WORKSPACE, report),
-    "run": Stage("label, prepare, train and report; skips what is up to date",
-                 ALL_GROUPS, run),
-    "config": Stage("Print every setting, its value and where that came from", ALL_GROUPS,
-                    show_config),
-}  # fmt: skip
 
 
 # The command line --------------------------------------------------------------------------------
@@ -293,28 +94,21 @@ def make_command(name: str, stage: Stage) -> click.Command:
 
     def callback(config: Path | None, **flags: Any) -> None:
         refuse_several_processes(name)
-        own = {key: flags.pop(key) for key in own_names}
+        given = {key: flags.pop(key) for key in own_names}
         flags |= unknown_flags(click.get_current_context().args, name)
         loaded = load_settings(flags, config, DEMO_DEFAULTS if name == "demo" else None)
         from einthoven.console import setup_logging
 
         setup_logging(loaded.settings.quiet)
         try:
-            sys.exit(stage.action(loaded, **own))
+            sys.exit(stage.action(loaded, **given))
         except KeyboardInterrupt:
             click.echo("Stopped. The same command goes on from here.", err=True)
             sys.exit(INTERRUPTED)
 
     options = [setting_option(field, Settings.model_fields[field]) for field in known]
-    own_options = [
-        click.Option(
-            [option.flag], type=option.kind, help=option.help, default=option.default,
-            show_default=bool(option.default),
-        )
-        for option in stage.options
-    ]  # fmt: skip
-    words = [click.Argument([word]) for word in stage.words]
-    own_names = [*stage.words, *(str(option.name) for option in own_options)]
+    own = [*map(own_word, stage.words), *map(own_option, stage.options)]
+    own_names = [str(parameter.name) for parameter in own]
     toml = click.Option(
         ["--config"], type=click.Path(path_type=Path), metavar="FILE",
         help="TOML file of settings (default: einthoven.toml in the workspace)",
@@ -322,11 +116,33 @@ def make_command(name: str, stage: Stage) -> click.Command:
     return StageCommand(
         name,
         callback=callback,
-        params=[*words, *own_options, *options, toml],
+        params=[*own, *options, toml],
         help=stage.help + ".",
-        # `load_settings` reports unknown flags, together with all other problems.
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )
+        # `load_settings` reports unknown flags, together with all other problems; a command that
+        # takes words of its own would take them for words.
+        context_settings={
+            "ignore_unknown_options": not stage.words, "allow_extra_args": not stage.words,
+        },
+    )  # fmt: skip
+
+
+def own_word(word: str) -> click.Argument:
+    """A word that a command takes; paths where it takes several."""
+    if word.endswith("..."):
+        kind = click.Path(path_type=Path)
+        return click.Argument([word[:-3]], nargs=-1, required=True, type=kind)
+    return click.Argument([word])
+
+
+def own_option(option: OwnOption) -> click.Option:
+    """An option of one command that is no setting."""
+    names = [option.flag, option.dest] if option.dest else [option.flag]
+    if option.kind is bool:
+        return click.Option(names, is_flag=True, help=option.help)
+    return click.Option(
+        names, type=option.kind, help=option.help, default=option.default,
+        show_default=bool(option.default),
+    )  # fmt: skip
 
 
 def refuse_several_processes(command: str) -> None:

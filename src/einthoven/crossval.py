@@ -373,7 +373,7 @@ def crossval_summary(result: Mapping[str, Any]) -> str:
         rows.append(["out of fold", "", f"{pooled['n']:,}", *score_texts(pooled, SUMMARY_SCORES)])
     header = ["archive held out" if is_archives else "folds held out", "trained on", "tested on"]
     header += [SCORE_TITLES[name] for name in SUMMARY_SCORES]
-    return "\n".join([format_table(header, rows), *_remarks(result)])
+    return "\n".join([format_table(header, rows), *crossval_remarks(result)])
 
 
 def _summary_row(part: Mapping[str, Any]) -> list[object]:
@@ -393,7 +393,8 @@ def _mean_text(mean: Mapping[str, Any], name: ScoreName) -> str:
     return f"{figure['value']:.3f}" + (f" ({figure['sd']:.3f})" if figure["sd"] is not None else "")
 
 
-def _remarks(result: Mapping[str, Any]) -> list[str]:
+def crossval_remarks(result: Mapping[str, Any]) -> list[str]:
+    """What a reader must not overlook, a line each."""
     parts = result["parts"]
     lines = [f"failed: {part['run']}: {part['error']}" for part in parts if "error" in part]
     lines += [f"not held out: {name} ({why})" for name, why in result["left_out"].items()]

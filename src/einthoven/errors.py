@@ -8,6 +8,7 @@
     │   ├── RecordError  one record that cannot be read; the run goes on without it
     │   └── SplitError   splits that share a patient, or cannot be made
     ├── CheckpointError  a checkpoint that is damaged or belongs to another run
+    ├── ExportError      an exported model that does not answer as its model does
     ├── MemoryShortage   a batch that does not fit into memory
     ├── ProcessLost      another process of the same job has died
     └── RunStopped       a signal has asked the run to stop; it has saved its state
@@ -44,6 +45,10 @@ class SplitError(DataError):
 
 class CheckpointError(EinthovenError):
     """A checkpoint is damaged, or belongs to another run."""
+
+
+class ExportError(EinthovenError):
+    """A model cannot be exported, or its exported file does not answer as it does."""
 
 
 class MemoryShortage(EinthovenError):

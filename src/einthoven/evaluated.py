@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from einthoven.calibration.conformal import conformal_sets
 from einthoven.calibration.maps import clipped_logits
+from einthoven.calibration.settling import settle
 from einthoven.checkpoint import TrainedModel
 from einthoven.console import log, plural
 from einthoven.errors import CheckpointError, DataError
@@ -18,11 +19,11 @@ from einthoven.external import external_workspace, without_known_records
 from einthoven.inference import predict_records
 from einthoven.metrics import decide
 from einthoven.runs import chosen_records, data_fingerprint, empty_split_error, run_splits
-from einthoven.scopes import Scope, count_trained, rows_in_scope, split_rows
+from einthoven.scopes import Scope, count_of_patients, rows_in_scope, split_rows
 from einthoven.scoring import Predictions
 from einthoven.settings import Settings
 from einthoven.store import Store, label_matrix, open_store
-from einthoven.views import added_views
+from einthoven.views import RecordView, added_views
 
 # Settings of a run that decide which records each of its splits has.
 SPLIT_SETTINGS = ("hold_out", "split_seed", "run_mode")
@@ -33,23 +34,26 @@ class Evaluated:
     """What a model said of the records in question, and what was found of them.
 
     Attributes:
+        trained: the model, refitted to several views where they are averaged.
         predictions: by split; the first is the one that is reported.
         plain: of that one, with one view of each record; None where no others were asked for.
         facts: the rows of the manifest of that one.
-        n_trained_on: records of that one whose patients trained the model.
+        n_trained_on, n_validated_on: records of that one whose patients trained the model, and
+            picked its epoch or set its thresholds; None where nobody can know.
+        is_refitted: calibration, thresholds and limits are those of the averaged views.
     """
 
+    trained: TrainedModel
     predictions: dict[str, Predictions]
     plain: Predictions | None
     facts: pd.DataFrame = field(default_factory=pd.DataFrame)
-    n_trained_on: int = 0
+    n_trained_on: int | None = 0
+    n_validated_on: int | None = 0
+    is_refitted: bool = False
 
     @property
     def reported(self) -> Predictions:
         return next(iter(self.predictions.values()))
-
-
-# Predictions -----------------------------------------------------------------------------------
 
 
 def predict_scope(trained: TrainedModel, settings: Settings, scope: Scope) -> Evaluated:
@@ -58,11 +62,18 @@ def predict_scope(trained: TrainedModel, settings: Settings, scope: Scope) -> Ev
         return _predict_external(trained, settings, scope)
     store = open_store(settings.workspace)
     splits = splits_of_model(trained, settings, store)
-    rows = rows_in_scope(scope, store, splits) if not scope.is_usual else splits["test"]
+    rows = rows_in_scope(scope, store, splits)
     parts = {"test" if scope.is_usual else scope.name: rows}
     if scope.is_usual:
         parts |= {half: splits[half] for half in ("selection", "calibration")}
-    return predict_parts(trained, settings, store, parts, splits["train"])
+    views = added_views(settings.test_time_augment)
+    fitted = refit_to_views(trained, store, splits["calibration"], views)
+    evaluated = predict_parts(trained, fitted, views, store, parts)
+    return replace(
+        evaluated,
+        n_trained_on=count_of_patients(store, rows, splits["train"]),
+        n_validated_on=count_of_patients(store, rows, splits["validation"]),
+    )
 
 
 def splits_of_model(
@@ -83,50 +94,100 @@ def splits_of_model(
 
 
 def _predict_external(trained: TrainedModel, settings: Settings, scope: Scope) -> Evaluated:
-    """Predict an external folder, without the recordings that the model knows."""
+    """Predict an external folder, without the recordings and patients that the model knows."""
     assert scope.external is not None
     store = open_store(external_workspace(settings, scope.external))
     rows = rows_in_scope(scope, store, {})
+    views = added_views(settings.test_time_augment)
+    n_known: int | None = None
+    fitted = trained
     if settings.workspace.manifest_path.exists():
         known = open_store(settings.workspace)
         splits = splits_of_model(trained, settings, known)
         known_rows = np.concatenate([splits["train"], splits["validation"]])
-        rows = without_known_records(known, known_rows, store, rows)
+        rows, n_known = without_known_records(known, known_rows, store, rows), 0
+        fitted = refit_to_views(trained, known, splits["calibration"], views)
     else:
         log.warning(
             "%s has no store, so nobody can tell whether the model knows some of these recordings",
             settings.root,
         )
-    return predict_parts(trained, settings, store, {scope.name: rows}, np.zeros(0, np.int64))
+    evaluated = predict_parts(trained, fitted, views, store, {scope.name: rows})
+    return replace(evaluated, n_trained_on=n_known, n_validated_on=n_known)
+
+
+def refit_to_views(
+    trained: TrainedModel, store: Store, calibration_rows: np.ndarray, views: Sequence[RecordView]
+) -> TrainedModel:
+    """The model with calibration, thresholds and limits for predictions averaged over views.
+
+    Means over views are nearer to the middle than single predictions: what was fitted to these
+    would be off. Without views, or without a calibration half, the model as it is.
+    """
+    if not views or not len(calibration_rows):
+        return trained
+    raw = predict_over_views(trained, store, calibration_rows, views, "the calibration half")[1]
+    table = store.manifest.iloc[calibration_rows]
+    settled = settle(
+        label_matrix(table, trained.labels).astype(np.uint8),
+        raw,
+        table["patient_group"].to_numpy(str),
+        trained.labels,
+        trained.single,
+        trained.facts.get("class_weights"),
+    )
+    return replace(
+        trained,
+        calibration=settled.calibration,
+        threshold_sets=settled.thresholds,
+        conformal=settled.conformal,
+    )
 
 
 def predict_parts(
     trained: TrainedModel,
-    settings: Settings,
+    fitted: TrainedModel,
+    views: Sequence[RecordView],
     store: Store,
     parts: Mapping[str, np.ndarray],
-    trained_rows: np.ndarray,
 ) -> Evaluated:
-    """Predict some rows of a store; the first part is the one that is reported."""
-    views = added_views(settings.test_time_augment)
-    predictions, plain = {}, None
+    """Predict some rows of a store; the first part is the one that is reported.
+
+    Args:
+        trained: the model as its file has it; decides of single views.
+        fitted: of `refit_to_views`; decides of averages.
+    """
+    predictions: dict[str, Predictions] = {}
+    plain = None
     for number, (name, rows) in enumerate(parts.items()):
         if not len(rows) and number:
             continue
-        raw = predict_for_scoring(trained, store, rows, name)
-        if views:
-            if not number:
-                plain = describe_predictions(trained, store, rows, raw)
-            others = predict_records(trained, store, rows, views=views)
-            raw = (raw + len(views) * others) / np.float32(1 + len(views))
-        predictions[name] = describe_predictions(trained, store, rows, raw)
-    reported_rows = next(iter(parts.values()))
+        single_view, raw = predict_over_views(trained, store, rows, views, name)
+        predictions[name] = describe_predictions(fitted, store, rows, raw)
+        if views and not number:
+            plain = describe_predictions(trained, store, rows, single_view)
     return Evaluated(
+        fitted,
         predictions,
         plain,
-        store.manifest.iloc[reported_rows],
-        count_trained(store, reported_rows, trained_rows),
+        store.manifest.iloc[next(iter(parts.values()))],
+        is_refitted=fitted is not trained,
     )
+
+
+def predict_over_views(
+    trained: TrainedModel,
+    store: Store,
+    rows: np.ndarray,
+    views: Sequence[RecordView],
+    name: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities before calibration, of one view and of the mean over that and the others."""
+    raw = predict_for_scoring(trained, store, rows, name)
+    if not views:
+        return raw, raw
+    others = predict_records(trained, store, rows, views=views)
+    return raw, (raw + len(views) * others) / np.float32(1 + len(views))
 
 
 def check_same_data(trained: TrainedModel, data: str) -> None:
@@ -190,9 +251,7 @@ def describe_predictions(
     )
 
 
-def predictions_table(
-    evaluated: Evaluated, trained: TrainedModel, settings: Settings
-) -> pd.DataFrame:
+def predictions_table(evaluated: Evaluated, settings: Settings) -> pd.DataFrame:
     """One row per record: ``record, patient_group, archive, split``, then columns for each label.
 
     ``label_<name>`` and ``decision_<name>`` are 0 and 1, ``probability_<name>`` is calibrated, and
@@ -201,7 +260,7 @@ def predictions_table(
     """
     return pd.concat(
         [
-            _split_table(split, part, sets_of(part, trained, settings))
+            _split_table(split, part, sets_of(part, evaluated.trained, settings))
             for split, part in evaluated.predictions.items()
         ]
     )

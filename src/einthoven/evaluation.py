@@ -42,7 +42,7 @@ from einthoven.tracking.trackers import track_evaluation
 from einthoven.views import PLAIN_VIEW, added_views
 
 # Raised whenever an evaluation would come out otherwise with the same inputs.
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 
 
 def evaluate_detailed(settings: Settings, scope: Scope = USUAL_SCOPE) -> dict[str, Any]:
@@ -77,10 +77,8 @@ def evaluate_detailed(settings: Settings, scope: Scope = USUAL_SCOPE) -> dict[st
         trained = load_trained_model(model_path(settings, scope), choose_device(settings.device))
     trained = trained.with_rule(settings.threshold_rule)
     evaluated = predict_scope(trained, settings, scope)
-    metrics = describe_evaluation(evaluated, trained, settings, scope)
-    write_parquet(
-        predictions_path(workspace, scope), predictions_table(evaluated, trained, settings)
-    )
+    metrics = describe_evaluation(evaluated, settings, scope)
+    write_parquet(predictions_path(workspace, scope), predictions_table(evaluated, settings))
     write_json(metrics_path(workspace, scope), metrics)
     figures = save_evaluation_figures(evaluated.reported, metrics, settings, scope)
     if scope.is_usual:
@@ -138,6 +136,7 @@ def _evaluation_inputs(settings: Settings, scope: Scope) -> dict[str, Any]:
         "interval": INTERVAL_METHOD,
         "seed": settings.seed,
         "version of the evaluation": EVALUATION_VERSION,
+        **scope.places(),
     }
     if scope.external is not None:
         there = external_workspace(settings, scope.external)
@@ -166,9 +165,10 @@ def _evaluation_is_current(workspace: Workspace, scope: Scope, inputs: Mapping[s
 
 
 def describe_evaluation(
-    evaluated: Evaluated, trained: TrainedModel, settings: Settings, scope: Scope = USUAL_SCOPE
+    evaluated: Evaluated, settings: Settings, scope: Scope = USUAL_SCOPE
 ) -> dict[str, Any]:
     """Scores of every split with all that is needed to have them again."""
+    trained = evaluated.trained
     resamples, seed = settings.bootstrap_resamples, settings.seed
     name, *halves = evaluated.predictions
     reported = evaluated.reported
@@ -183,7 +183,7 @@ def describe_evaluation(
         "resamples": resamples,
         "interval": INTERVAL_METHOD,
         "records": scope.values(),
-        "n_trained_on": evaluated.n_trained_on,
+        **_told_patients(evaluated),
         "threshold_rule": trained.threshold_rule,
         "thresholds": dict(trained.thresholds),
         "calibration": told_calibration(trained),
@@ -197,6 +197,17 @@ def describe_evaluation(
             for half in halves
         },
     }
+
+
+def _told_patients(evaluated: Evaluated) -> dict[str, Any]:
+    """How many of the scored records are of patients that the model knows; null where unknown."""
+    told: dict[str, Any] = {
+        "n_trained_on": evaluated.n_trained_on,
+        "n_validated_on": evaluated.n_validated_on,
+    }
+    if evaluated.n_trained_on is None:
+        told["n_trained_on_reason"] = "the records that the model was trained on are not at hand"
+    return told
 
 
 def told_calibration(trained: TrainedModel) -> dict[str, Any]:
@@ -216,8 +227,11 @@ def told_calibration(trained: TrainedModel) -> dict[str, Any]:
 
 
 def untuned_labels(trained: TrainedModel) -> list[str]:
-    """Labels whose threshold is 0.5 under every rule, for want of positives or negatives."""
-    if trained.single:
+    """Labels whose threshold stays 0.5 for want of positives or negatives.
+
+    The rule ``expected_f1`` needs none.
+    """
+    if trained.single or trained.threshold_rule == "expected_f1":
         return []
     calibration = trained.calibration
     fewest = np.minimum(calibration.positives, calibration.n - calibration.positives)
@@ -232,7 +246,8 @@ def _told_views(evaluated: Evaluated, settings: Settings) -> dict[str, Any] | No
     gain = view_gain(
         evaluated.reported, evaluated.plain, settings.bootstrap_resamples, settings.seed
     )
-    return {"views": [view.name for view in views], **gain}
+    names = [view.name for view in views]
+    return {"views": names, "refitted": evaluated.is_refitted, **gain}
 
 
 def _told_sets(

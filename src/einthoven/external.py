@@ -112,25 +112,37 @@ def stored_sketches(store: Store, rows: np.ndarray | None = None) -> Sketches:
     return Sketches(record[chosen], sketches.sketch[chosen], sketches.time_s[chosen])
 
 
+def patient_names(manifest: pd.DataFrame) -> pd.Series[str]:
+    """``archive/patient`` of each record; empty where the archive names no patient."""
+    names = manifest["archive"].astype(str) + "/" + manifest["patient_id"].astype(str)
+    return names.where((manifest["patient_id"] != "").to_numpy(bool), "")
+
+
 def without_known_records(
     known: Store, known_rows: np.ndarray, other: Store, rows: np.ndarray
 ) -> np.ndarray:
-    """Leave out of some external records those whose recording the model knows.
+    """Leave out of some external records those whose recording or patient the model knows.
+
+    A recording is known by its signal; a patient, where both stores have an archive of that name,
+    by the name that the archive gives.
 
     Raises:
         DataError: nothing is left.
     """
     copies = copies_of_known(known, known_rows, other)
-    if copies.empty:
-        log.info("No external record is a copy of one that the model knows")
+    table = other.manifest
+    is_copy = table["record"].isin(set(copies["record"]))
+    is_named = patient_names(table).isin(set(patient_names(known.manifest.iloc[known_rows])) - {""})
+    group = table["patient_group"]
+    is_known = group.isin(set(group[is_copy | is_named])).to_numpy()
+    left: np.ndarray = rows[~is_known[rows]]
+    if len(left) == len(rows):
+        log.info("No external record is of a recording or patient that the model knows")
         return rows
-    first = copies.iloc[0]
-    group = other.manifest["patient_group"]
-    is_known = group.isin(set(group[other.manifest["record"].isin(set(copies["record"]))]))
-    left: np.ndarray = rows[~is_known.to_numpy()[rows]]
     log.warning(
-        "%s left out, because the model knows their recordings or patients (first: %s is %s)",
-        plural(len(rows) - len(left), "external record"), first["record"], first["copy"],
+        "%s left out, because the model knows their recordings (%d copies found by signal) or "
+        "their patients (%d records by archive and name)",
+        plural(len(rows) - len(left), "external record"), int(is_copy.sum()), int(is_named.sum()),
     )  # fmt: skip
     if not len(left):
         raise DataError("the model knows the patients of every external record; none can be scored")

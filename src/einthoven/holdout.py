@@ -85,7 +85,8 @@ def _without_archive(manifest: pd.DataFrame, archive: str) -> dict[str, np.ndarr
     if not is_here.any():
         known = sorted(manifest["archive"].unique())
         raise SplitError(
-            f"HOLD_OUT is {archive!r}, and the store has no archive of that name; it has "
+            f"HOLD_OUT is {archive!r}: no folds with commas between them, such as 1,2, and the "
+            "store has no archive of that name; it has "
             f"{', '.join(known)}{did_you_mean(archive, known)}"
         )
     test = np.zeros(len(manifest), bool)

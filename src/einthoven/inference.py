@@ -188,8 +188,11 @@ def overlapping_starts(
            [  0,   0,   0]])
     """
     slack = np.maximum(n_valid - crop, 0)
-    starts = np.linspace(0, slack, count_crops(n_samples, crop, density), axis=1)
-    return np.rint(starts).astype(np.int64)
+    n_crops = count_crops(n_samples, crop, density)
+    # Not np.linspace: its arithmetic for one window depends on the others beside it.
+    step = slack / max(n_crops - 1, 1)
+    starts: np.ndarray = np.rint(np.arange(n_crops) * step[:, None]).astype(np.int64)
+    return starts
 
 
 def count_crops(n_samples: int, crop: int, density: int = 1) -> int:

@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from einthoven.batches import RecordWindows, ResidentWindows
+from einthoven.calibration.conformal import conformal_sets
 from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import log, plural, progress
 from einthoven.errors import DataError
@@ -80,6 +81,8 @@ class SamplePrediction:
         probabilities: of every label, calibrated, in the model's order.
         decisions: the labels that were decided; one where the model decides for exactly one.
         thresholds: label to the probability from which it is decided; empty where the likeliest is.
+        conformal: stated coverage to the labels that it cannot exclude; empty where the model has
+            no limits.
         n_windows: windows over which the probabilities are averaged.
         sample: the signal as the model took it.
     """
@@ -87,6 +90,7 @@ class SamplePrediction:
     probabilities: dict[str, float]
     decisions: tuple[str, ...]
     thresholds: dict[str, float]
+    conformal: dict[str, tuple[str, ...]]
     n_windows: int
     sample: PreparedSample
 
@@ -97,6 +101,7 @@ class SamplePrediction:
             "probabilities": self.probabilities,
             "decisions": list(self.decisions),
             "thresholds": self.thresholds,
+            "conformal": {name: list(labels) for name, labels in self.conformal.items()},
             "fs": self.sample.recorded_fs,
             "seconds": self.sample.seconds,
             "n_windows": self.n_windows,
@@ -121,21 +126,56 @@ def predict_sample(
         RecordError: the signal cannot be an ECG in millivolts, or a lead's name is not known.
         DataError: the model gives probabilities that are no numbers.
     """
-    sample = prepare_sample(signal, fs, leads, trained.input)
-    windows = np.ascontiguousarray(to_windows(sample.microvolts, trained.window))
-    n_valid = min(sample.microvolts.shape[1], trained.window)
-    number = np.arange(len(windows))
+    return predict_prepared(trained, [prepare_sample(signal, fs, leads, trained.input)])[0]
+
+
+def predict_prepared(
+    trained: TrainedModel, samples: Sequence[PreparedSample]
+) -> list[SamplePrediction]:
+    """Predict prepared signals of whatever lengths together: their windows share forward passes.
+
+    Args:
+        samples: of `prepare_sample`, for this model; their windows are all in memory at once.
+
+    Raises:
+        DataError: the model gives probabilities that are no numbers.
+    """
+    if not samples:
+        return []
+    windows = [to_windows(sample.microvolts, trained.window) for sample in samples]
+    counts = np.array([len(each) for each in windows])
+    lengths = np.array([sample.microvolts.shape[1] for sample in samples])
+    number = np.arange(counts.sum())
     table = WindowTable(
-        record=np.zeros_like(number),
+        record=np.repeat(np.arange(len(samples)), counts),
         shard=np.zeros_like(number),
         row=number,
-        n_valid=np.full(len(windows), n_valid),
+        n_valid=np.repeat(np.minimum(lengths, trained.window), counts),
     )
-    listed = RecordWindows(table, np.array([0, len(windows)]))
-    source = ResidentWindows(torch.from_numpy(windows), trained.device)
-    row = predict_windows(trained.model, trained.input, trained.single, source, listed)
-    probabilities, decisions = name_answers(trained, row)[0]
-    return SamplePrediction(probabilities, decisions, trained.thresholds, len(windows), sample)
+    listed = RecordWindows(table, np.concatenate([[0], np.cumsum(counts)]))
+    source = ResidentWindows(torch.from_numpy(np.concatenate(windows)), trained.device)
+    raw = predict_windows(trained.model, trained.input, trained.single, source, listed)
+    answers, sets = name_answers(trained, raw), name_conformal_sets(trained, raw)
+    return [
+        SamplePrediction(*answer, trained.thresholds, conformal, int(count), sample)
+        for answer, conformal, count, sample in zip(answers, sets, counts, samples, strict=True)
+    ]
+
+
+def name_conformal_sets(trained: TrainedModel, raw: np.ndarray) -> list[dict[str, tuple[str, ...]]]:
+    """The labels that cannot be excluded at each stated coverage, of each record.
+
+    Args:
+        raw: ``(n, C)`` probabilities before calibration.
+    """
+    sets: list[dict[str, tuple[str, ...]]] = [{} for _ in raw]
+    for coverage, limits in trained.conformal.items():
+        is_in = conformal_sets(raw, [limits[label] for label in trained.labels])
+        for named, row in zip(sets, is_in, strict=True):
+            named[coverage] = tuple(
+                label for label, yes in zip(trained.labels, row, strict=True) if yes
+            )
+    return sets
 
 
 def name_answers(

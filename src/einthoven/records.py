@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,11 +25,16 @@ LEAD_ALIASES = {
     **{f"lead{name.lower()}": name for name in LEADS},
     "mlii": "II",
     "d1": "I", "d2": "II", "d3": "III", "di": "I", "dii": "II", "diii": "III",
+    # The chest electrodes' own names (IEC 60601-2-25).
+    **{f"c{number}": f"V{number}" for number in range(1, 7)},
 }  # fmt: skip
+
+# What comes before a name: ISO/IEEE 11073 codes (HL7, DICOM), labels of EDF.
+LEAD_PREFIX = re.compile(r"^(?:mdcecg|ecg|ekg)?(?:lead)?")
 
 # Leads that archives carry beside the twelve: Frank's vectorcardiogram, right and posterior chest.
 OTHER_LEADS = frozenset(
-    {"vx", "vy", "vz", "x", "y", "z", "v3r", "v4r", "v5r", "v6r", "v7", "v8", "v9"}
+    {"vx", "vy", "vz", "x", "y", "z", "v3r", "v4r", "v5r", "v6r", "v7", "v8", "v9", "-avr"}
 )
 
 
@@ -94,10 +100,13 @@ def lead_name(written: str) -> str | None:
     Raises:
         RecordError: the name is not known.
 
-    >>> lead_name("AVR"), lead_name("Lead II"), lead_name("vx")
+    >>> lead_name("AVR"), lead_name("MDC_ECG_LEAD_II"), lead_name("vx")
     ('aVR', 'II', None)
     """
-    key = written.strip().lower().replace(" ", "").replace("_", "").replace("-", "")
+    # "-aVR" of the Cabrera sequence is aVR upside down: never aVR.
+    sign = "-" if re.search(r"(?:^|\s)-", written.strip()) else ""
+    key = re.sub(r"\(.*\)$|[\s_-]", "", written.strip().lower())
+    key = sign + LEAD_PREFIX.sub("", key)
     if key in LEAD_ALIASES:
         return LEAD_ALIASES[key]
     if key in OTHER_LEADS:

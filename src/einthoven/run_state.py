@@ -345,6 +345,7 @@ def model_facts(run: Run, state: TrainState) -> dict[str, Any]:
         "epoch": state.epoch,
         "label_set": run.settings.label_set,
         "threshold_rule": run.settings.threshold_rule,
+        "class_weights": None if run.weights is None else run.weights.tolist(),
         "validation": {k: v for k, v in state.history[-1].items() if k.startswith("val_")},
         "settings": settings,
         "data": run.data,

@@ -21,6 +21,7 @@ from einthoven.batches import (
     list_windows,
     open_windows,
 )
+from einthoven.challenge_score import fits_challenge
 from einthoven.checkpoint import ModelInput
 from einthoven.console import plural
 from einthoven.distributed import ALONE, Processes, share_of
@@ -176,6 +177,11 @@ def open_run(
     )
     if selection is None:
         raise empty_split_error("val")
+    if calibration is None and settings.conformal_coverage != "none":
+        raise ConfigError(
+            f"CONFORMAL_COVERAGE is {settings.conformal_coverage}, and the validation split is of "
+            "one patient: nothing is left to calibrate sets on; use none, or more records"
+        )
     balance = settings.class_weights == "balanced" or (settings.class_weights == "auto" and single)
     weights = torch.from_numpy(balanced_weights(train.targets, single)) if balance else None
     low, high = store.band
@@ -215,6 +221,13 @@ def check_settings_together(
         raise ConfigError(
             "LOSS is asymmetric, which is for any number of labels per record; here each has one: "
             "use focal or entropy"
+        )
+    if settings.threshold_rule == "challenge_score" and (
+        single or not fits_challenge(load_label_set(settings.label_set).labels)
+    ):
+        raise ConfigError(
+            "THRESHOLD_RULE is challenge_score, which is for the 26 classes of label set "
+            "challenge-2021; use best_f1"
         )
     batch_size, smallest = device_batch_size(settings, device), smallest_shared_batch(processes)
     if batch_size < smallest:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from einthoven.console import plural
 from einthoven.errors import DataError
-from einthoven.files import Workspace
+from einthoven.files import Workspace, digest
 from einthoven.holdout import halve_records
 from einthoven.settings import did_you_mean
 from einthoven.splits import N_FOLDS, is_counted
@@ -45,12 +46,12 @@ class Scope:
 
     @property
     def name(self) -> str:
-        """For files and messages, such as ``test`` or ``fold_3-sph``."""
+        """For files and messages, such as ``test`` or ``fold_3-sph``; no two scopes share one."""
         split = f"fold_{self.fold}" if self.fold else self.split
         if self.external is not None:
-            split = f"external_{_file_word(self.external.resolve().name)}"
+            split = f"external_{_path_word(self.external)}"
         archive = f"-{_file_word(self.archive)}" if self.archive else ""
-        return f"{split}{archive}" + (f"-by_{_file_word(self.model.stem)}" if self.model else "")
+        return f"{split}{archive}" + (f"-by_{_path_word(self.model)}" if self.model else "")
 
     def values(self) -> dict[str, Any]:
         """As results tell it."""
@@ -61,14 +62,29 @@ class Scope:
             "archive": self.archive or None,
             # A folder's name; where it lies on this machine is nobody's business.
             "external": None if self.external is None else self.external.resolve().name,
+            "model": None if self.model is None else "/".join(self.model.resolve().parts[-2:]),
         }
+
+    def places(self) -> dict[str, str]:
+        """Whatever tells it from any other, for the stamp that nobody else sees."""
+        paths = {"external": self.external, "model": self.model}
+        told = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
+        return {"split": self.split, "fold": str(self.fold), "archive": self.archive, **told}
 
 
 USUAL_SCOPE = Scope()
 
 
 def _file_word(text: str) -> str:
-    return re.sub(r"[^\w.]+", "_", text) or "_"
+    """A name that any file system takes; two names that differ stay different."""
+    word = re.sub(r"[^A-Za-z0-9_.-]+", "_", text)
+    return word if word == text else f"{word}-{digest(text)[:6]}"
+
+
+def _path_word(path: Path) -> str:
+    """A path's last part, and what tells it from others of that name."""
+    where = path.resolve()
+    return f"{_file_word(where.stem)}-{digest(where.as_posix())[:6]}"
 
 
 def evaluation_dir(workspace: Workspace, scope: Scope = USUAL_SCOPE) -> Path:
@@ -137,12 +153,26 @@ def rows_in_scope(scope: Scope, store: Store, splits: Mapping[str, np.ndarray]) 
             )
         rows = rows[(manifest["archive"] == scope.archive).to_numpy()[rows]]
     if not len(rows):
-        n = plural(len(manifest), "record")
-        raise DataError(f"none of the store's {n} that have a label is in {scope.name}")
+        raise DataError(_why_empty(scope, manifest))
     return rows
 
 
-def count_trained(store: Store, rows: np.ndarray, trained_rows: np.ndarray) -> int:
-    """How many of some records are of patients that the model was trained on."""
+def _why_empty(scope: Scope, manifest: pd.DataFrame) -> str:
+    if scope.split == "calibration" and not scope.fold and scope.external is None:
+        return (
+            "the validation split has no calibration half: it is of one patient, or has no record "
+            "of this archive"
+        )
+    n_labelled = int(is_counted(manifest).sum())
+    is_split = not scope.fold and not scope.archive and scope.external is None
+    what = f"the {scope.split} split" if is_split and scope.split != "all" else scope.name
+    return (
+        f"{what} has no labelled record; of the store's {plural(len(manifest), 'record')} "
+        f"{n_labelled:,} have a label and are no copies"
+    )
+
+
+def count_of_patients(store: Store, rows: np.ndarray, known_rows: np.ndarray) -> int:
+    """How many of some records are of the patients of other ones."""
     group = store.manifest["patient_group"]
-    return int(group.iloc[rows].isin(set(group.iloc[trained_rows])).sum())
+    return int(group.iloc[rows].isin(set(group.iloc[known_rows])).sum())

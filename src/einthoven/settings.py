@@ -41,6 +41,10 @@ AUGMENTATION_NAMES = (
 )  # fmt: skip
 TRACKER_NAMES = ("tensorboard", "mlflow")
 VIEW_NAMES = ("shift", "crop", "scale", "lead_dropout")
+# Folders of a workspace, and how the unnamed run is called: a run of such a name would lie in them.
+RESERVED_RUN_NAMES = (
+    "default", "evaluations", "processed", "figures", "external", "mlflow", "tensorboard",
+)  # fmt: skip
 # Settings that take one word or a list with commas between.
 LISTED_NAMES = {
     "augment": (*AUGMENT_PRESETS, *AUGMENTATION_NAMES),
@@ -195,7 +199,7 @@ class Settings(BaseModel):
         "best_f1", "expected_f1", "youden", "sensitivity_80", "sensitivity_90", "sensitivity_95",
         "challenge_score", "half",
     ] = knob(
-        "best_f1", "evaluate", "How the probability is chosen from which a label is decided"
+        "best_f1", "decisions", "How the probability is chosen from which a label is decided"
     )  # fmt: skip
     test_time_augment: str = knob(
         "none",
@@ -227,6 +231,13 @@ class Settings(BaseModel):
             return values
         lengths = {"target_samples": WINDOW_SECONDS * fs, "crop_samples": int(CROP_SECONDS * fs)}
         return lengths | values
+
+    @field_validator("run_name")
+    @classmethod
+    def _run_name_is_free(cls, value: str) -> str:
+        if value.lower() in RESERVED_RUN_NAMES:
+            raise ValueError(_WORDS["run_name"])
+        return value
 
     @field_validator("label_set")
     @classmethod
@@ -300,7 +311,9 @@ _WORDS = {
     "dataset_dir": "a folder",
     "archives": "names with commas between them",
     "label_set": f"{', '.join(LABEL_SET_NAMES)} or the path of a CSV file",
-    "run_name": "letters, digits, dots, dashes and underscores (64 at most)",
+    "run_name": "letters, digits, dots, dashes and underscores (64 at most; not "
+    + ", ".join(RESERVED_RUN_NAMES)
+    + ")",
     "augment": f"{', '.join(AUGMENT_PRESETS)}, or names with commas between them: "
     + ", ".join(AUGMENTATION_NAMES),
     "tracking": "auto, none, or tensorboard and mlflow with a comma between them",

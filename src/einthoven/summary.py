@@ -70,7 +70,12 @@ def evaluation_remarks(metrics: Mapping[str, Any]) -> list[str]:
     remarks = []
     if metrics.get("n_trained_on"):
         n = plural(metrics["n_trained_on"], "record")
-        remarks.append(f"Too good to be true: the model was trained on {n} of these.")
+        remarks.append(f"Too good to be true: the model was trained on patients of {n} here.")
+    elif "n_trained_on" in metrics and metrics["n_trained_on"] is None:
+        remarks.append(f"May flatter: {metrics['n_trained_on_reason']}.")
+    if metrics.get("n_validated_on"):
+        n = plural(metrics["n_validated_on"], "record")
+        remarks.append(f"Flatters: {n} here picked the model's epoch or set its thresholds.")
     augmented = metrics.get("test_time_augmentation")
     if augmented:
         gain = augmented["gain"]["auroc"]["macro"]
@@ -79,7 +84,7 @@ def evaluation_remarks(metrics: Mapping[str, Any]) -> list[str]:
             f"{difference_text(gain)} against one view."
         )
     sets = metrics.get("conformal")
-    if sets:
+    if sets and not is_too_small(metrics):
         remarks.append(
             f"Conformal sets of stated coverage {sets['stated_coverage']:g}: coverage "
             f"{figure_text(sets['coverage'])}, {figure_text(sets['mean_size'])} labels on average."

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from einthoven.bootstrap import ScoreName, draw_patient_weights, normal_interval
+from einthoven.bootstrap import ScoreName, draw_patient_weights
 from einthoven.metrics import divide_or_nan
-from einthoven.scoring import Predictions, resample_scores
+from einthoven.scoring import Predictions, figure_with_interval, resample_scores
 
 # The scores whose gain is told.
 GAIN_SCORES: tuple[ScoreName, ...] = (
@@ -36,10 +36,10 @@ def conformal_scores(
     held, there = sets * predictions.targets, predictions.targets.astype(float)
     one = np.ones(len(sets))
     columns = [
-        (held.sum(1), there.sum(1)), (sets.sum(1), one), (1.0 - sets.any(1), one),
+        (sets.sum(1), one), (held.sum(1), there.sum(1)), (1.0 - sets.any(1), one),
         *zip(held.T, there.T, strict=True),
     ]  # fmt: skip
-    covered, size, empty, *per_class = _ratio_figures(columns, predictions, resamples, seed)
+    size, covered, empty, *per_class = _ratio_figures(columns, predictions, resamples, seed)
     return {
         "stated_coverage": coverage,
         "coverage": covered,
@@ -55,9 +55,12 @@ def _ratio_figures(
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Quotients of sums over records with 95 % intervals, all in the same resamples of patients."""
+    """Quotients of sums over records with 95 % intervals, all in the same resamples of patients.
+
+    The first may be larger than 1; the others are shares.
+    """
     above, below = (
-        np.stack(part, axis=1).astype(np.float32) for part in zip(*columns, strict=True)
+        np.stack(part, axis=1).astype(np.float64) for part in zip(*columns, strict=True)
     )
     values = divide_or_nan(above.sum(0), below.sum(0))
     drawn = draw_patient_weights(
@@ -65,22 +68,16 @@ def _ratio_figures(
     )
     samples = np.concatenate([divide_or_nan(w @ above, w @ below) for w in drawn])
     return [
-        change_figure(float(value), samples[:, k], len(predictions), "class absent from the split")
+        _figure_of(float(value), samples[:, k], predictions, "class absent from the split", k > 0)
         for k, value in enumerate(values)
     ]
 
 
-def change_figure(
-    value: float, samples: np.ndarray, n: int, why_absent: str = "one of the scores does not exist"
+def _figure_of(
+    value: float, samples: np.ndarray, predictions: Predictions, why_absent: str, within_unit: bool
 ) -> dict[str, Any]:
-    """A figure that need not lie within 0 and 1, with a normal interval."""
-    figure: dict[str, Any] = {"value": None, "low": None, "high": None, "n": n}
-    if np.isnan(value):
-        return figure | {"reason": why_absent}
-    low, high = normal_interval(value, samples)
-    if np.isnan(low):
-        return figure | {"value": value, "reason": "all resamples have the same value: no interval"}
-    return figure | {"value": value, "low": low, "high": high}
+    n_groups = predictions.n_patient_groups
+    return figure_with_interval(value, samples, len(predictions), n_groups, why_absent, within_unit)
 
 
 def view_gain(
@@ -94,7 +91,8 @@ def view_gain(
     for metric, average in GAIN_SCORES:
         name = (metric, average)
         value, old = float(after.values[name][0]), float(before.values[name][0])
-        without[metric] = {average: change_figure(old, before.samples[name], len(plain))}
         differences = after.samples[name] - before.samples[name]
-        gain[metric] = {average: change_figure(value - old, differences, len(plain))}
+        why = "no class of the split has this score"
+        without[metric] = {average: _figure_of(old, before.samples[name], plain, why, True)}
+        gain[metric] = {average: _figure_of(value - old, differences, plain, why, False)}
     return {"without": without, "gain": gain}

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from einthoven.calibration.conformal import conformal_limits
-from einthoven.calibration.fitting import fit_calibration
 from einthoven.calibration.maps import no_calibration
-from einthoven.calibration.thresholds import tune_thresholds
+from einthoven.calibration.settling import Settled, settle
 from einthoven.distributed import gather_shares, share_buffers
 from einthoven.inference import predict_windows
 from einthoven.metrics import (
@@ -83,17 +81,8 @@ def settle_decisions(run: Run, model: nn.Module) -> dict[str, Any]:
     half = run.calibration
     if half is None:
         why = "the validation split is of one patient, so that no half is left for it"
-        return {
-            "calibration": no_calibration(run.labels, why).values(),
-            "thresholds": {},
-            "conformal": {},
-        }
+        return Settled(no_calibration(run.labels, why), {}, {}).values()
     raw = predict_half(run, half, model)
     groups = run.store.manifest["patient_group"].to_numpy(object)[half.records].astype(str)
-    calibration = fit_calibration(half.targets, raw, groups, run.labels, run.single)
-    calibrated = calibration.apply(raw)
-    return {
-        "calibration": calibration.values(),
-        "thresholds": {} if run.single else tune_thresholds(half.targets, calibrated, run.labels),
-        "conformal": conformal_limits(half.targets, raw, run.labels, run.single),
-    }
+    weights = None if run.weights is None else run.weights.tolist()
+    return settle(half.targets, raw, groups, run.labels, run.single, weights).values()

@@ -39,6 +39,7 @@ def fit_calibration(
     groups: Sequence[str] | np.ndarray,
     labels: Sequence[str],
     single: bool,
+    class_weights: Sequence[float] | None = None,
 ) -> Calibration:
     """The calibration that suits these records best.
 
@@ -52,6 +53,8 @@ def fit_calibration(
         groups: ``(n,)`` patient groups.
         labels: C names.
         single: each record has exactly one label (softmax).
+        class_weights: ``(C,)`` of the training loss: a weight w multiplies the odds of its class by
+            w, which is taken back before anything is fitted, so that the pool need not know.
     """
     assert targets.shape == raw.shape == (len(groups), len(labels)), (targets.shape, raw.shape)
     is_positive = targets > 0
@@ -63,10 +66,21 @@ def fit_calibration(
         return replace(nothing, n=n, n_patient_groups=n_groups, positives=positives)
     is_rare = np.minimum(positives, n - positives) < MIN_POSITIVES_TO_TUNE
     fit = _fit_temperature if single else _fit_platt
-    slope, bias, is_pooled = fit(is_positive, raw, is_rare)
+    shift = np.zeros(len(labels)) if class_weights is None else -np.log(np.array(class_weights))
+    slope, bias, is_pooled = fit(is_positive, _shifted(raw, shift, single), is_rare)
+    bias = bias + slope * shift
+    bias = bias - bias.mean() if single else bias
     pooled = tuple(label for label, pool in zip(labels, is_pooled, strict=True) if pool)
     method: Literal["platt", "temperature"] = "temperature" if single else "platt"
     return Calibration(method, slope, bias, n, n_groups, positives, pooled)
+
+
+def _shifted(raw: np.ndarray, shift: np.ndarray, single: bool) -> np.ndarray:
+    """Probabilities whose log-odds, or logarithms, are moved by a shift for each class."""
+    if not shift.any():
+        return raw
+    moved = clipped_logits(raw, single) + shift
+    return np.asarray(np.exp(log_softmax(moved, axis=1)) if single else expit(moved))
 
 
 def _why_not_calibrated(n: int, n_groups: int) -> str | None:

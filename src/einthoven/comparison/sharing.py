@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,15 @@ def comparison_warnings(runs: Sequence[ScoredRun], names: tuple[str, str]) -> li
     if all(data) and data[0] != data[1]:
         lines.append("the runs do not have the same records, labels or splits")
     first, second = (dict(zip(run.test.records, run.test.groups, strict=True)) for run in runs)
+    for key, told in (
+        ("threshold_rule", "thresholds of rule"), ("test_time_augmentation", "views"),
+    ):  # fmt: skip
+        both = [_told_way(run.facts.get(key)) for run in runs]
+        if both[0] != both[1]:
+            lines.append(
+                f"decided differently: {names[0]} with {told} {both[0]}, {names[1]} with "
+                f"{both[1]}; evaluate both alike to compare decisions"
+            )
     n_moved = sum(second.get(record, group) != group for record, group in first.items())
     if n_moved:
         lines.append(
@@ -109,6 +119,13 @@ def comparison_warnings(runs: Sequence[ScoredRun], names: tuple[str, str]) -> li
     return lines
 
 
+def _told_way(value: Any) -> str:
+    """A rule by its name, and several views by theirs."""
+    if isinstance(value, Mapping):
+        return ", ".join(value.get("views", ()))
+    return str(value) if value else "plain"
+
+
 def _warnings_of(run: ScoredRun, name: str, other: ScoredRun, other_name: str) -> list[str]:
     lines: list[str] = []
     n_trained = run.facts.get("n_trained_on") or 0
@@ -116,6 +133,12 @@ def _warnings_of(run: ScoredRun, name: str, other: ScoredRun, other_name: str) -
         lines.append(
             f"{name} was trained on the patients of {plural(n_trained, 'record')} that it is "
             "scored on: its scores are too good"
+        )
+    n_validated = run.facts.get("n_validated_on") or 0
+    if n_validated:
+        lines.append(
+            f"{plural(n_validated, 'record')} that {name} is scored on picked its epoch or set its "
+            "thresholds"
         )
     only = set(run.test.records) - set(other.test.records)
     n_chose = len(only & other.validation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,32 @@ PaperLayout = Literal["3x4", "12x1"]
 
 
 @dataclass(frozen=True)
+class StripPlace:
+    """Where a piece of a lead lies on the page; millimetres count from the grid's corner.
+
+    Attributes:
+        lead: its name.
+        start, stop: the seconds it shows.
+        left_mm: where ``start`` is.
+        y_mm: of the baseline.
+        pitch_mm: from one row to the next.
+        is_last_row: whether nothing lies below.
+    """
+
+    lead: str
+    start: float
+    stop: float
+    left_mm: float
+    y_mm: float
+    pitch_mm: float
+    is_last_row: bool
+
+
+# Draws something of its own on a strip, behind the trace.
+StripPainter = Callable[[Axes, StripPlace], None]
+
+
+@dataclass(frozen=True)
 class _LeadStrip:
     """A piece of one lead: its row on the page, and the seconds it shows."""
 
@@ -53,6 +79,7 @@ def plot_ecg(
     layout: PaperLayout = "3x4",
     leads: Sequence[str] | None = None,
     seconds: float = 10.0,
+    paint: StripPainter | None = None,
 ) -> Figure:
     """Draw a recording on ECG paper, true to scale when printed at the figure's own size.
 
@@ -67,6 +94,7 @@ def plot_ecg(
         leads: one name per row of ``signal``; by default the twelve standard leads, or lead I for a
             single row.
         seconds: length shown along a row.
+        paint: called for every strip, before its trace is drawn.
 
     Returns:
         A figure of matplotlib's object interface; nothing global is touched.
@@ -89,6 +117,10 @@ def plot_ecg(
     is_cut = False
     for strip in strips:
         y_mm = _baseline_mm(strip.row, n_rows, pitch_mm)
+        if paint is not None and strip.lead in traces:
+            is_last = strip.row == n_rows - 1
+            paint(axes, StripPlace(strip.lead, strip.start, strip.stop, strip.left_mm, y_mm,
+                                   pitch_mm, is_last))  # fmt: skip
         is_cut |= _draw_strip(axes, strip, traces.get(strip.lead), fs, gain, y_mm, pitch_mm)
     caption = f"{PAPER_SPEED_MM_S:g} mm/s    {gain:g} mm/mV    {fs:g} Hz    {duration:.1f} s"
     if is_cut:

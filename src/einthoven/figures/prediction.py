@@ -78,7 +78,7 @@ def visualize_prediction_sample(
     shown = choose_bars(probabilities, decisions, true_labels or ())
     needed_mm = _BARS_HEAD_MM + len(shown) * _BAR_PITCH_MM + _BARS_FOOT_MM
     panel_mm = max(_LEAST_PANEL_MM, needed_mm)
-    _add_room_below(figure, panel_mm)
+    add_room_below(figure, panel_mm)
     _write_answer(figure, panel_mm, decisions, true_labels, remarks)
     axes = _bar_axes(figure, panel_mm, shown)
     _draw_bars(axes, shown, probabilities, decisions, thresholds or {}, true_labels)
@@ -86,7 +86,7 @@ def visualize_prediction_sample(
     some = (
         f", {len(shown)} of {len(probabilities)} labels" if len(shown) < len(probabilities) else ""
     )
-    width_mm, height_mm = _page_mm(figure)
+    width_mm, height_mm = page_mm(figure)
     figure.text(
         _BARS_LEFT_MM / width_mm, (panel_mm - 2) / height_mm,
         f"The model's probabilities{some}; {how}", va="top", fontsize=9,
@@ -135,7 +135,7 @@ def judge_decisions(
 # Below the paper -------------------------------------------------------------------------------
 
 
-def _add_room_below(figure: Figure, room_mm: float) -> None:
+def add_room_below(figure: Figure, room_mm: float) -> None:
     """Make the page longer; what is drawn keeps its size and so its scale."""
     width, height = figure.get_size_inches()
     longer = height + room_mm / _MM
@@ -143,7 +143,7 @@ def _add_room_below(figure: Figure, room_mm: float) -> None:
     figure.axes[0].set_position((0, 1 - height / longer, 1, height / longer))
 
 
-def _page_mm(figure: Figure) -> tuple[float, float]:
+def page_mm(figure: Figure) -> tuple[float, float]:
     width, height = figure.get_size_inches() * _MM
     return float(width), float(height)
 
@@ -164,7 +164,7 @@ def _write_answer(
             *([f"missed: {_listed_labels(missed)}"] if missed else []),
         ]
         lines += [("True", _listed_labels(true_labels)), ("Result", "; ".join(faults) or "right")]
-    width_mm, height_mm = _page_mm(figure)
+    width_mm, height_mm = page_mm(figure)
     y_mm = panel_mm - 2.0
     for name, text in lines:
         wrapped = textwrap.wrap(text, _LINE_LETTERS, max_lines=2, placeholder=" …")
@@ -193,7 +193,7 @@ def _listed_labels(labels: Collection[str]) -> str:
 
 
 def _bar_axes(figure: Figure, panel_mm: float, shown: Sequence[str]) -> Axes:
-    width_mm, height_mm = _page_mm(figure)
+    width_mm, height_mm = page_mm(figure)
     longest = max(len(short_label(label)) for label in shown)
     left_mm = _BARS_LEFT_MM + _LETTER_MM * (longest + 2)
     bars_mm = len(shown) * _BAR_PITCH_MM

@@ -38,8 +38,13 @@ def save_figure(
         Where the figure lies.
     """
     path = figures_dir / f"{name}_{stamp}.png"
+    write_figure(figure, path, max(dpi, FIGURE_DPI))
+    return path
+
+
+def write_figure(figure: Figure, path: Path, dpi: int = FIGURE_DPI) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with atomic_path(path) as beside:
         FigureCanvasAgg(figure)
         # No software version in the file: the same figure gives the same bytes.
-        figure.savefig(beside, dpi=max(dpi, FIGURE_DPI), format="png", metadata={"Software": None})
-    return path
+        figure.savefig(beside, dpi=dpi, format="png", metadata={"Software": None})

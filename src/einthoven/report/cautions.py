@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from einthoven.console import plural
 from einthoven.metrics import DEFAULT_THRESHOLD, MIN_POSITIVES_TO_TUNE
-from einthoven.report.decision_tables import worse_subgroups
-from einthoven.report.parts import figure_in, listed
+from einthoven.report.decision_tables import labels_left_at_half, pool_reason, worse_subgroups
+from einthoven.report.parts import figure_in, lacks_records, listed, value_of
 from einthoven.report.run_files import RunFiles, scored_split
+from einthoven.report.score_tables import evaluation_title, shown_evaluations
 from einthoven.report.verdict import headline_of
 from einthoven.scoring import MIN_RECORDS_FOR_HEADLINE
 from einthoven.synthetic.archives import is_synthetic
@@ -38,6 +39,7 @@ class Caution:
 def report_warnings(files: RunFiles) -> list[Caution]:
     """What a reader must know before trusting the headline, the gravest first."""
     found = [*_run_cautions(files), *_training_cautions(files), *_data_cautions(files)]
+    found += _evaluation_cautions(files)
     if files.metrics is not None:
         metrics = files.metrics
         found = [
@@ -89,16 +91,59 @@ def _training_cautions(files: RunFiles) -> Iterator[Caution]:
 
 def _use_cautions(metrics: Mapping[str, Any]) -> Iterator[Caution]:
     n = metrics.get("n_trained_on")
+    if "n_trained_on" in metrics and n is None:
+        yield Caution("care", _unknown_use(metrics))
     if n:
         yield Caution(
             "grave",
             f"{n:,} of the {plural(metrics.get('n') or 0, 'scored record')} are of patients that "
             "the model was trained on: these scores flatter and say nothing about new patients.",
         )
+    n_validated = metrics.get("n_validated_on")
+    if n_validated:
+        yield Caution(
+            "care",
+            f"{n_validated:,} of the {plural(metrics.get('n') or 0, 'scored record')} are of "
+            "patients of the validation split, who picked the epoch or set thresholds: these "
+            "scores flatter.",
+        )
     low = (figure_in(headline_of(metrics), "auroc", "macro") or {}).get("low")
     if low is not None and low <= CHANCE_AUROC:
         text = "Not shown to be better than chance: the interval of macro AUROC has 0.5."
         yield Caution("grave", text)
+
+
+def _unknown_use(metrics: Mapping[str, Any]) -> str:
+    reason = metrics.get("n_trained_on_reason")
+    return (
+        "Nobody can tell whether the model was trained on some of the scored records"
+        f"{f' ({reason})' if reason else ''}: they may flatter."
+    )
+
+
+def _evaluation_cautions(files: RunFiles) -> Iterator[Caution]:
+    """The same of the scores on other records, which the headline knows nothing of."""
+    for name, scores in shown_evaluations(files).items():
+        for caution in _use_of_evaluation(scores):
+            yield Caution(
+                "note", f"On other records, {evaluation_title(scores)} ({name}): {caution}"
+            )
+
+
+def _use_of_evaluation(scores: Mapping[str, Any]) -> Iterator[str]:
+    total = plural(scores.get("n") or 0, "record")
+    if "n_trained_on" in scores and scores["n_trained_on"] is None:
+        yield _unknown_use(scores)
+    if scores.get("n_trained_on"):
+        yield (
+            f"{scores['n_trained_on']:,} of the {total} are of patients that the model was trained "
+            "on, so the scores flatter."
+        )
+    if scores.get("n_validated_on"):
+        yield (
+            f"{scores['n_validated_on']:,} of the {total} are of patients of the validation split, "
+            "who picked the epoch or set thresholds, so the scores flatter."
+        )
 
 
 def _size_cautions(metrics: Mapping[str, Any]) -> Iterator[Caution]:
@@ -139,14 +184,32 @@ def _calibration_cautions(metrics: Mapping[str, Any]) -> Iterator[Caution]:
         )
     if found.get("pooled"):
         names = listed([str(label) for label in found["pooled"]])
-        end = (
-            "calibrated with the pool"
-            if metrics.get("task") == "single"
-            else f"calibrated with the pool and decided at {DEFAULT_THRESHOLD}"
-        )
+        reason = pool_reason(metrics.get("task") == "single")
+        yield Caution("care", f"{reason}, so calibrated with the pool: {names}.")
+    untuned = labels_left_at_half(metrics)
+    if untuned:
         yield Caution(
             "care",
-            f"Fewer than {MIN_POSITIVES_TO_TUNE} positives to calibrate with, so {end}: {names}.",
+            "Too few positives or negatives to set a threshold, so decided at "
+            f"{DEFAULT_THRESHOLD}: {listed(untuned)}.",
+        )
+    yield from _unhelpful_calibration(metrics)
+
+
+def _unhelpful_calibration(metrics: Mapping[str, Any]) -> Iterator[Caution]:
+    """A calibration that made things worse on the records scored."""
+    is_fitted = (metrics.get("calibration") or {}).get("method") in ("platt", "temperature")
+    if not is_fitted or lacks_records(metrics):
+        return
+    before, after = (
+        value_of(figure_in(part, "expected_calibration_error", "macro"))
+        for part in (metrics.get("uncalibrated"), metrics)
+    )
+    if before is not None and after is not None and round(after, 3) > round(before, 3):
+        yield Caution(
+            "care",
+            "Calibration did not help on these records: expected calibration error "
+            f"{before:.3f} before, {after:.3f} after.",
         )
 
 
@@ -167,6 +230,8 @@ def _subgroup_cautions(files: RunFiles) -> Iterator[Caution]:
 
 
 def _data_cautions(files: RunFiles) -> Iterator[Caution]:
+    if files.own.problem:
+        yield Caution("care", f"This run's splits cannot be told: {files.own.problem}.")
     if files.rejected is not None and len(files.rejected):
         yield Caution("note", f"{plural(len(files.rejected), 'record')} rejected; see Data.")
     if files.manifest is not None:

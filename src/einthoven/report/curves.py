@@ -129,7 +129,7 @@ def _class_chart(
 
 
 _TRAINING_CHARTS = (
-    ("loss", "Loss", {"train_loss": "train", "val_loss": "validation"}),
+    ("loss", "Loss", {"train_loss": "train", "val_loss": "validation, selection"}),
     (
         "validation-scores",
         "Validation scores",

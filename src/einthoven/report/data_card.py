@@ -11,6 +11,7 @@ from einthoven.console import plural
 from einthoven.records import LEADS
 from einthoven.report.parts import ReportTable, listed
 from einthoven.report.run_files import RunFiles
+from einthoven.runs import MODE_RECORDS
 
 SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -141,15 +142,28 @@ def unmapped_table(files: RunFiles, most: int = 10) -> ReportTable | None:
 
 
 def split_parts(files: RunFiles) -> dict[str, pd.DataFrame]:
-    """Rows of the manifest in each split; empty where either is not there."""
-    if files.manifest is None or files.splits is None:
+    """Rows of the manifest in each split of this run; empty where they cannot be told."""
+    if files.manifest is None or files.is_crossval_alone:
         return {}
-    table = files.manifest.set_index("record", drop=False)
-    return {
-        name: table[table.index.isin(files.splits[name])]
-        for name in SPLIT_WORDS
-        if name in files.splits
-    }
+    return {name: files.manifest.iloc[rows] for name, rows in files.own.rows.items()}
+
+
+def splits_sentence(files: RunFiles) -> str:
+    """Which splits the tables are of, where they are not the store's; why there are none."""
+    if files.own.problem:
+        return f"Splits are not shown: {files.own.problem}."
+    if not split_parts(files):
+        return ""
+    hold_out, mode = (files.settings.get(name) for name in ("hold_out", "run_mode"))
+    folds = str(hold_out or "").split(",")
+    told = []
+    if hold_out:
+        is_archive = files.own.new_archives == (str(hold_out).strip(),)
+        what = hold_out if is_archive else f"fold{'s' * (len(folds) > 1)} {', '.join(folds)}"
+        told.append(f"tested on {what}, held out (`HOLD_OUT`)")
+    if mode in MODE_RECORDS:
+        told.append(f"a part of the records (`RUN_MODE` {mode})")
+    return f"The splits below are this run's own: {'; '.join(told)}." if told else ""
 
 
 def split_table(files: RunFiles) -> ReportTable | None:

@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from einthoven.console import plural
-from einthoven.metrics import DEFAULT_THRESHOLD, MIN_POSITIVES_TO_TUNE
+from einthoven.metrics import DEFAULT_THRESHOLD
 from einthoven.report.parts import (
     NO_SCORE,
     ReportTable,
     difference_cell,
     figure_cell,
     figure_in,
+    lacks_records,
     listed,
 )
 from einthoven.report.run_files import RunFiles
+from einthoven.summary import NO_SCORE_SHOWN, TOO_SMALL
 
 RULE_MEANINGS = {
     "half": "a probability of 0.5",
     "best_f1": "the best F1",
+    "expected_f1": "the best F1 expected if the calibrated probabilities are true",
     "youden": "the largest sum of sensitivity and specificity (Youden)",
     "sensitivity_80": "a sensitivity of 80 %",
     "sensitivity_90": "a sensitivity of 90 %",
@@ -58,11 +61,33 @@ def calibration_sentence(files: RunFiles) -> str:
         text += f" Fitted on {n} of {patients}, {half}."
     if found.get("pooled"):
         names = listed([str(label) for label in found["pooled"]])
-        text += (
-            f" Fewer than {MIN_POSITIVES_TO_TUNE} positives there, so calibrated with the pool of "
-            f"all classes: {names}."
-        )
+        text += f" {pool_reason(files.is_single)}, so calibrated with the pool: {names}."
+    views = (files.metrics or {}).get("test_time_augmentation") or {}
+    if views.get("refitted"):
+        text += " " + REFITTED_TEXT
     return text
+
+
+# Said where a probability is a mean over views, of the records that calibrate too.
+REFITTED_TEXT = (
+    "Calibration, thresholds and conformal limits are fitted to means over the same views of each "
+    "record."
+)
+
+
+def pool_reason(is_single: bool) -> str:
+    """Why a class is calibrated with others."""
+    reason = "Too few positives or negatives to calibrate with"
+    return reason if is_single else f"{reason}, or no clear slope"
+
+
+def labels_left_at_half(metrics: Mapping[str, Any]) -> list[str]:
+    """Classes at 0.5 for want of records to set a threshold; none where the rule is 0.5."""
+    if metrics.get("threshold_rule") == "half":
+        return []
+    untuned = (metrics.get("calibration") or {}).get("untuned") or []
+    limits = metrics.get("thresholds") or {}
+    return [str(name) for name in untuned if limits.get(name) in (None, DEFAULT_THRESHOLD)]
 
 
 def rule_sentence(files: RunFiles) -> str:
@@ -75,8 +100,8 @@ def rule_sentence(files: RunFiles) -> str:
     how = RULE_MEANINGS.get(rule, rule)
     where = "" if rule == "half" else ", on the records that calibrate"
     named = f" Rule `{rule}`: thresholds give {how}{where}." if rule else ""
-    untuned = (files.metrics.get("calibration") or {}).get("untuned") or []
-    kept = f" At {DEFAULT_THRESHOLD}, for want of records to set it: {listed(untuned)}."
+    untuned = labels_left_at_half(files.metrics)
+    kept = f" At {DEFAULT_THRESHOLD}, for want of positives or negatives: {listed(untuned)}."
     return f"Decisions: every class at or above its threshold.{named}{kept if untuned else ''}"
 
 
@@ -120,26 +145,40 @@ def conformal_sentence(files: RunFiles) -> str:
     found = (files.metrics or {}).get("conformal")
     if not found:
         return ""
-    stated = float(found.get("stated_coverage") or 0)
+    stated = f"{100 * float(found.get('stated_coverage') or 0):g} %"
+    made = f"Conformal sets are made so that {stated} of records have their class in their set."
+    held = "Of the classes"
+    if not files.is_single:
+        made = (
+            "Conformal sets are made so that each label is in the set of "
+            f"{stated} of the records that have it."
+        )
+        held = "Of the labels"
+    if lacks_records(files.metrics or {}):
+        return f"{made} Here are {TOO_SMALL}: too few to say what the sets hold."
+    cells = [figure_cell(figure_in(found, name)) for name in ("coverage", "mean_size", "empty")]
     return (
-        f"Conformal sets are made to hold the truth in {100 * stated:g} % of records. They hold it "
-        f"in {figure_cell(figure_in(found, 'coverage'))}; mean size "
-        f"{figure_cell(figure_in(found, 'mean_size'))}; empty "
-        f"{figure_cell(figure_in(found, 'empty'))}."
+        f"{made} {held} of the records scored, the sets hold {cells[0]}; mean size {cells[1]}; "
+        f"empty {cells[2]}."
     )
 
 
 def conformal_table(files: RunFiles) -> ReportTable | None:
-    """The coverage of each class."""
-    found = (files.metrics or {}).get("conformal") or {}
-    if not found.get("per_class"):
+    """The coverage of each class, of those that enough records have."""
+    metrics = files.metrics or {}
+    found, support = metrics.get("conformal") or {}, metrics.get("support") or {}
+    if not found.get("per_class") or lacks_records(metrics):
         return None
-    rows = [
-        [label, figure_cell(figure_in(found, "per_class", label))]
-        for label in files.labels
-        if label in found["per_class"]
-    ]
-    return ReportTable(["class", "coverage"], rows)
+    rows = []
+    for label in files.labels:
+        if label in found["per_class"]:
+            n = support.get(label) or 0
+            cell = figure_cell(figure_in(found, "per_class", label))
+            rows.append([label, f"{n:,}", NO_SCORE_SHOWN if lacks_records({"n": n}) else cell])
+    note = "Coverage: the share of the records with the class whose set holds it."
+    if any(row[2] == NO_SCORE_SHOWN for row in rows):
+        note += f" {NO_SCORE_SHOWN}: {TOO_SMALL} have it."
+    return ReportTable(["class", "positives", "coverage"], rows, note)
 
 
 def views_sentence(files: RunFiles) -> str:

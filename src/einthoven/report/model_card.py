@@ -12,7 +12,14 @@ from einthoven import __version__
 from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import Workspace
 from einthoven.report.cautions import report_warnings
-from einthoven.report.data_card import archive_table, patient_table, split_table, store_sentence
+from einthoven.report.crossval_tables import crossval_parts
+from einthoven.report.data_card import (
+    archive_table,
+    patient_table,
+    split_table,
+    splits_sentence,
+    store_sentence,
+)
 from einthoven.report.decision_tables import (
     calibration_sentence,
     calibration_table,
@@ -21,7 +28,7 @@ from einthoven.report.decision_tables import (
     subgroup_tables,
     views_sentence,
 )
-from einthoven.report.parts import ReportTable
+from einthoven.report.parts import ReportTable, listed
 from einthoven.report.run_files import RunFiles
 from einthoven.report.run_tables import training_sentence
 from einthoven.report.score_tables import (
@@ -131,7 +138,8 @@ def _calibration(files: RunFiles) -> str:
 
 
 def _evaluation_data(files: RunFiles) -> list[str]:
-    return [markdown_text(headline_note(files)), _table_or("", patient_table(files))]
+    texts = [headline_note(files), splits_sentence(files)]
+    return [*map(markdown_text, texts), _table_or("", patient_table(files))]
 
 
 def _training_data(files: RunFiles) -> list[str]:
@@ -160,6 +168,10 @@ def _analyses(files: RunFiles) -> list[str]:
         "Calibration and thresholds": calibration_table(files),
         "Subgroups": compared,
         "Subgroups with too few records to compare": others,
+        **{
+            f"Cross-validation: {part.heading or part.folded}": part.table
+            for part in crossval_parts(files)
+        },
     }.items():
         if table is not None:
             blocks += [f"### {heading}", markdown_table(table)]
@@ -172,10 +184,34 @@ def _limits(files: RunFiles) -> list[str]:
     found = [f"- {markdown_text(one.text)}" for one in report_warnings(files)]
     always = [
         "- One training with one seed: another seed moves the scores, too.",
-        "- Test records come from the archives that the model was trained on; other hospitals, "
-        "recorders and populations will score lower as a rule.",
+        f"- {markdown_text(_told_archives(files))}",
     ]
     return ["\n".join([*found, *(always if files.metrics else [])])]
+
+
+def _told_archives(files: RunFiles) -> str:
+    """Whether the archives tested on are new to the model."""
+    own = files.own
+    new, elsewhere = listed(list(own.new_archives)), "other hospitals, recorders and populations"
+    if not own.rows:
+        return (
+            "Whether test records come from archives that the model was trained on cannot be told; "
+            f"{elsewhere} may score lower."
+        )
+    if not own.new_archives:
+        return (
+            f"Test records come from archives that the model was trained on; {elsewhere} will "
+            "score lower as a rule."
+        )
+    if not own.seen_archives:
+        return (
+            f"Every test record is of an archive that is new to the model ({new}): thresholds and "
+            f"calibration come from the others. Yet {elsewhere} may score lower still."
+        )
+    return (
+        f"Test records come from archives that the model was trained on, but for those of {new}; "
+        f"{elsewhere} will score lower as a rule."
+    )
 
 
 # Markdown --------------------------------------------------------------------------------------

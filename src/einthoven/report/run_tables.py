@@ -27,6 +27,9 @@ FILE_MEANINGS = {
     "metrics_epoch_*.json": "scores of one epoch on the validation split",
     "training_history.json": "losses and scores of all epochs",
     "test_metrics.json": "every score with its interval",
+    "crossval.json": "the cross-validation over parts of the patients",
+    "by_archive.json": "the cross-validation over archives",
+    "out_of_fold.parquet": "the predictions of all parts of a cross-validation",
     "predictions.parquet": "labels, probabilities and decisions of every record scored",
     "inference_examples.json": "a few records with the model's answer",
     "tracking.json": "which run this is in TensorBoard and MLflow",
@@ -90,12 +93,30 @@ def training_sentence(files: RunFiles) -> str:
     seconds = sum(row.get("seconds") or 0 for row in files.history)
     last = files.history[-1]
     best = best_epoch(files)
-    chosen = f" The model is that of epoch {best}, the best by validation score." if best else ""
+    chosen = f" The model is that of epoch {best}, the best by its score there." if best else ""
     return (
-        f"{plural(len(files.history), 'epoch')} in {seconds / 60:,.1f} minutes; at the end the "
+        f"{plural(len(files.history), 'epoch')} in {_duration(seconds)}; at the end the "
         f"loss was {_number(last.get('train_loss'))} on the training split and "
-        f"{_number(last.get('val_loss'))} on the validation split.{chosen}"
+        f"{_number(last.get('val_loss'))} on the half `selection` of the validation split, which "
+        f"picks the epoch.{chosen}"
     )
+
+
+def _duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> _duration(1.23), _duration(600.0), _duration(36000.0)
+    ('1.2 seconds', '10.0 minutes', '10.0 hours')
+    """
+    if seconds < LONGEST_IN_SECONDS:
+        return f"{seconds:.1f} seconds"
+    if seconds < LONGEST_IN_MINUTES:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours"
+
+
+LONGEST_IN_SECONDS = 120
+LONGEST_IN_MINUTES = 120 * 60
 
 
 def _number(value: float | None) -> str:

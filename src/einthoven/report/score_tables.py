@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from einthoven.metrics import DEFAULT_THRESHOLD, MIN_POSITIVES_TO_TUNE
+from einthoven.report.decision_tables import labels_left_at_half
 from einthoven.report.parts import (
     NO_SCORE,
     ReportTable,
     figure_cell,
     figure_in,
     lacks_records,
+    listed,
     value_of,
 )
 from einthoven.report.run_files import RunFiles, scored_split, validation_parts
@@ -77,12 +79,8 @@ def archive_score_table(files: RunFiles) -> ReportTable | None:
 
 
 def evaluation_table(files: RunFiles) -> ReportTable | None:
-    """Scores of this model on other records than the test split: a fold, an external folder."""
-    chosen = {
-        name: scores
-        for name, scores in files.evaluations.items()
-        if scores.get("model") == files.model_digest
-    }
+    """Scores on other records than the test split, or by another model that was named."""
+    chosen = shown_evaluations(files)
     if not chosen:
         return None
     rows = []
@@ -90,14 +88,38 @@ def evaluation_table(files: RunFiles) -> ReportTable | None:
         headline = scores.get("headline") or scores
         figures = [figure_in(headline, *filter(None, score)) for score in HEADLINE_SCORES]
         cells = [NO_SCORE_SHOWN if lacks_records(headline) else figure_cell(f) for f in figures]
-        counts = [f"{scores.get(key) or 0:,}" for key in ("n", "n_patient_groups", "n_trained_on")]
-        rows.append([f"{scored_split(scores)} ({name})", *counts, *cells])
+        counts = [f"{scores.get(key) or 0:,}" for key in ("n", "n_patient_groups")]
+        counts += [_known_count(scores, key) for key in ("n_trained_on", "n_validated_on")]
+        rows.append([f"{evaluation_title(scores)} ({name})", *counts, *cells])
     titles = [SCORE_TITLES[name] for name in HEADLINE_SCORES]
-    header = ["records of", "records", "patients", "of patients trained on", *titles]
+    header = ["records of", "records", "patients", "of patients trained on",
+              "of patients validated on", *titles]  # fmt: skip
     used = [k for k in range(len(header)) if any(row[k] != NO_SCORE_SHOWN for row in rows)]
     note = "Headline scores with 95 % intervals, of records chosen by `einthoven evaluate`."
     rows = [[row[k] for k in used] for row in rows]
     return ReportTable([header[k] for k in used], rows, note)
+
+
+def shown_evaluations(files: RunFiles) -> dict[str, Mapping[str, Any]]:
+    """Evaluations by this model as it is now, or by another one that they name."""
+    return {
+        name: scores
+        for name, scores in files.evaluations.items()
+        if scores.get("model") == files.model_digest or (scores.get("records") or {}).get("model")
+    }
+
+
+def evaluation_title(scores: Mapping[str, Any]) -> str:
+    """Which records, and by which model where it is not this run's."""
+    title, model = scored_split(scores), (scores.get("records") or {}).get("model")
+    return f"{title}, by {model}" if model and str(model) not in title else title
+
+
+def _known_count(scores: Mapping[str, Any], key: str) -> str:
+    """A count; where nobody can know it, so much; a dash in files that do not tell it."""
+    if key in scores and scores[key] is None:
+        return "not known"
+    return f"{scores[key]:,}" if key in scores else NO_SCORE_SHOWN
 
 
 def class_score_table(files: RunFiles) -> ReportTable | None:
@@ -132,9 +154,13 @@ def _decision_note(files: RunFiles) -> str:
     )
     if files.is_single:
         return f"{text} Each record is decided as its likeliest class."
+    text += " Threshold: the probability from which a record is decided to be of the class"
+    untuned = labels_left_at_half(files.metrics or {})
+    if not untuned:
+        return f"{text}."
     return (
-        f"{text} Threshold: the probability from which a record is decided to be of the class; "
-        f"{DEFAULT_THRESHOLD} where fewer than {MIN_POSITIVES_TO_TUNE} positives could set it."
+        f"{text}; {DEFAULT_THRESHOLD} where too few positives or negatives could set it: "
+        f"{listed(untuned)}."
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from einthoven.figures.prediction import DISCLAIMER
 from einthoven.figures.style import MOST_LINES_IN_ONE_PLOT
 from einthoven.files import Workspace
+from einthoven.report.crossval_tables import crossval_parts
 from einthoven.report.curves import class_charts, training_charts
 from einthoven.report.data_card import (
     archive_table,
@@ -16,6 +17,7 @@ from einthoven.report.data_card import (
     quality_table,
     rejection_table,
     split_table,
+    splits_sentence,
     store_sentence,
     unmapped_table,
 )
@@ -66,10 +68,18 @@ PICTURE_CAPTIONS = {
 
 def report_sections(files: RunFiles, workspace: Workspace) -> list[Callable[[], ReportSection]]:
     """What makes each section, in the page's order: first what trust hangs on."""
+    if files.is_crossval_alone:
+        return [
+            lambda: _crossval_section(files),
+            lambda: _data_section(files),
+            lambda: _files_section(workspace),
+        ]
+    crossval = [lambda: _crossval_section(files)] if files.crossvals else []
     return [
         lambda: _scores_section(files, workspace),
         lambda: _calibration_section(files, workspace),
         lambda: _subgroups_section(files, workspace),
+        *crossval,
         lambda: ReportSection("errors", "Errors", error_parts(files, workspace)),
         lambda: _data_section(files),
         lambda: _training_section(files),
@@ -171,6 +181,10 @@ def _subgroups_section(files: RunFiles, workspace: Workspace) -> ReportSection:
     return ReportSection("subgroups", "Subgroups", parts)
 
 
+def _crossval_section(files: RunFiles) -> ReportSection:
+    return ReportSection("crossval", "Cross-validation", crossval_parts(files))
+
+
 # Data and run ----------------------------------------------------------------------------------
 
 
@@ -182,6 +196,11 @@ def _data_section(files: RunFiles) -> ReportSection:
         *_tables_if_there(
             {
                 "Labels in the store": coverage_table(files),
+            }
+        ),
+        *([ReportPart(text=splits_sentence(files))] if splits_sentence(files) else []),
+        *_tables_if_there(
+            {
                 "Labels in each split": split_table(files),
                 "Patients in each split": patient_table(files),
                 "Rejected records": rejection_table(files),

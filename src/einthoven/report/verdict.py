@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from einthoven.console import plural
+from einthoven.report.crossval_tables import crossval_headline, crossval_note, crossval_verdict
 from einthoven.report.data_card import split_parts
 from einthoven.report.decision_tables import RULE_MEANINGS, subgroup_title
 from einthoven.report.parts import figure_cell, figure_in, lacks_records, listed
@@ -25,19 +26,33 @@ MOST_ARCHIVES_NAMED = 3
 def verdict_sentence(files: RunFiles) -> str:
     """What was trained on what, in one sentence."""
     if files.run is None:
-        return "No model has been trained in this workspace yet."
+        return crossval_verdict(files) or "No model has been trained in this workspace yet."
     n_labels = len(files.labels)
     task = "one label" if files.is_single else "any number of labels"
     return (
         f"{files.settings.get('model_name', 'A model')}, trained on {_trained_on(files)}, tells "
         f"the {n_labels} classes of label set {files.settings.get('label_set', '')} apart "
-        f"({task} per record).{_part_scored(files)}"
+        f"({task} per record).{_new_archives(files)}{_part_scored(files)}"
     )
 
 
 def _trained_on(files: RunFiles) -> str:
-    n_train = (files.run or {}).get("n_train", len((files.splits or {}).get("train", ())))
-    return f"{plural(n_train, 'record')} of {_trained_archives(files)}"
+    train = split_parts(files).get("train")
+    if train is None:
+        n_train = (files.run or {}).get("n_train")
+        return "records unknown" if n_train is None else plural(n_train, "record")
+    names = sorted(train["archive"].unique())
+    listed = f" ({', '.join(names)})" if len(names) <= MOST_ARCHIVES_NAMED else ""
+    return f"{plural(len(train), 'record')} of {plural(len(names), 'archive')}{listed}"
+
+
+def _new_archives(files: RunFiles) -> str:
+    """Which archives the model was tested on without having met them."""
+    own = files.own
+    if files.metrics is None or not own.new_archives or own.seen_archives:
+        return ""
+    names = named_or_counted(own.new_archives, "archive")
+    return f" It was tested on {names}, of which it has seen no record."
 
 
 def _part_scored(files: RunFiles) -> str:
@@ -60,15 +75,6 @@ def named_or_counted(names: Sequence[str], noun: str) -> str:
     return plural(len(names), noun)
 
 
-def _trained_archives(files: RunFiles) -> str:
-    if files.manifest is None or files.splits is None:
-        return "unknown archives"
-    chosen = files.manifest["record"].isin(files.splits["train"])
-    names = sorted(files.manifest.loc[chosen, "archive"].unique())
-    listed = f" ({', '.join(names)})" if len(names) <= MOST_ARCHIVES_NAMED else ""
-    return f"{plural(len(names), 'archive')}{listed}"
-
-
 def headline_of(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
     """The headline scores, or the pooled ones where there is none."""
     found: Mapping[str, Any] = metrics.get("headline") or metrics
@@ -78,7 +84,7 @@ def headline_of(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
 def headline_rows(files: RunFiles) -> list[tuple[str, str, str]]:
     """Title, value and interval of each headline score."""
     if files.metrics is None:
-        return []
+        return crossval_headline(files) if files.is_crossval_alone else []
     headline = headline_of(files.metrics)
     if lacks_records(headline):
         return []
@@ -93,6 +99,8 @@ def headline_rows(files: RunFiles) -> list[tuple[str, str, str]]:
 
 def headline_note(files: RunFiles) -> str:
     """How the headline was averaged, over what, and from which seed."""
+    if files.is_crossval_alone:
+        return crossval_note(files)
     if files.metrics is None:
         return "The model has not been evaluated: run `einthoven evaluate`."
     metrics, headline = files.metrics, headline_of(files.metrics)
@@ -153,7 +161,8 @@ def _scored_fact(files: RunFiles) -> str:
     text += f" ({listed(archives, most=8)})" if archives else ""
     trained_on = metrics.get("n_trained_on")
     if trained_on is None:
-        return text
+        unknown = "; whether it was trained on some of them is not known"
+        return text + (unknown if "n_trained_on" in metrics else "")
     return f"{text}; " + (
         f"{trained_on:,} of patients trained on" if trained_on else "no patient trained on"
     )

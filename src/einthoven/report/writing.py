@@ -28,7 +28,12 @@ from einthoven.report.curves import chart_data, chart_markup, legend_rows
 from einthoven.report.model_card import model_card
 from einthoven.report.page import REPORT_STYLE, REPORT_TEMPLATE
 from einthoven.report.parts import ReportSection, ReportTable
-from einthoven.report.run_files import RunFiles, evaluation_paths, load_run_files
+from einthoven.report.run_files import (
+    RunFiles,
+    crossval_paths,
+    evaluation_paths,
+    load_run_files,
+)
 from einthoven.report.script import REPORT_SCRIPT
 from einthoven.report.sections import report_sections
 from einthoven.report.verdict import glance_rows, headline_note, headline_rows, verdict_sentence
@@ -36,7 +41,7 @@ from einthoven.scopes import metrics_path, predictions_path
 from einthoven.settings import Settings
 
 # Raised whenever a report would come out otherwise from the same files.
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 
 # A cell of more letters than this is a sentence.
 LONG_CELL = 30
@@ -46,7 +51,8 @@ def write_report(settings: Settings) -> Path:
     """Write the report and the model card of this workspace's run, unless they are up to date.
 
     Returns:
-        Where the report lies; ``model_card.md`` lies beside it.
+        Where the report lies; ``model_card.md`` lies beside it, but for a cross-validation, which
+        has no model of its own.
 
     Raises:
         DataError: nothing has been done in this workspace, or a file is damaged.
@@ -54,20 +60,35 @@ def write_report(settings: Settings) -> Path:
     workspace = settings.workspace
     check_something_to_report(workspace)
     inputs, stamp_path = _report_inputs(workspace), workspace.step_path("report")
-    is_there = workspace.report_path.exists() and workspace.model_card_path.exists()
-    if is_there and not step_changes(stamp_path, inputs):
+    if _pages_are_there(workspace) and not step_changes(stamp_path, inputs):
         log.info("The report is up to date (%s)", workspace.report_path)
         return workspace.report_path
     files = load_run_files(workspace)
     makers = report_sections(files, workspace)
     sections = [make() for make in progress(makers, desc="Report", unit="sections")]
-    label_set = files.settings.get("label_set", settings.label_set)
-    name = f", run {workspace.run_name}" if workspace.run_name else ""
-    title = f"ECG classifier, {label_set}{name}"
-    write_text(workspace.model_card_path, model_card(title, files, workspace))
+    title = _page_title(files, settings)
+    if not files.is_crossval_alone:
+        write_text(workspace.model_card_path, model_card(title, files, workspace))
     write_text(workspace.report_path, render_report(title, files, sections, datetime.now()))
     stamp_step(stamp_path, inputs)
     return workspace.report_path
+
+
+def _pages_are_there(workspace: Workspace) -> bool:
+    """Whether all is written that can be; a cross-validation has no model, so no card."""
+    run_path = workspace.checkpoints_dir / "run.json"
+    has_card = run_path.exists() or metrics_path(workspace).exists()
+    needs_card = has_card or not crossval_paths(workspace)
+    return workspace.report_path.exists() and (workspace.model_card_path.exists() or not needs_card)
+
+
+def _page_title(files: RunFiles, settings: Settings) -> str:
+    run_name = settings.workspace.run_name
+    label_set = files.settings.get("label_set", settings.label_set)
+    what = "ECG classifier"
+    if files.is_crossval_alone:
+        what, label_set = "Cross-validation", files.crossvals[0].get("label_set", label_set)
+    return f"{what}, {label_set}" + (f", run {run_name}" if run_name else "")
 
 
 def check_something_to_report(workspace: Workspace) -> None:
@@ -79,6 +100,7 @@ def check_something_to_report(workspace: Workspace) -> None:
     made = (
         workspace.mapping_path, workspace.manifest_path, metrics_path(workspace),
         workspace.checkpoints_dir / "run.json", workspace.best_model_path,
+        *crossval_paths(workspace),
     )  # fmt: skip
     if not any(path.exists() for path in made):
         raise DataError(
@@ -95,6 +117,7 @@ def _report_inputs(workspace: Workspace) -> dict[str, Any]:
         workspace.checkpoints_dir / "run.json", workspace.best_model_path,
         workspace.checkpoints_dir / "training_history.json", metrics_path(workspace),
         predictions_path(workspace), *sorted(workspace.figures_dir.glob("*.png")),
+        *crossval_paths(workspace),
     ]  # fmt: skip
     digests = {path.name: file_digest(path) for path in paths}
     digests |= {path.parent.name: file_digest(path) for path in evaluation_paths(workspace)}

@@ -1,0 +1,1 @@
+"""Explanations: which leads, moments and beats of a recording carried a decision."""

@@ -1,0 +1,52 @@
+"""``einthoven export``: a run's model, checked on its own test records where they are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from einthoven.checkpoint import load_trained_model
+from einthoven.exporting.formats import ExportFormat
+from einthoven.exporting.writing import export_model, pick_check_signals
+from einthoven.figures.prediction import DISCLAIMER
+from einthoven.files import file_digest
+from einthoven.inference import choose_device
+from einthoven.settings import Settings
+
+EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
+
+
+def export_trained(
+    settings: Settings, format: str, model_path: Path | None, output: Path | None, int8: bool
+) -> dict[str, Any]:
+    """Export this run's best model, or another model file.
+
+    Args:
+        format: a key of `EXPORT_SUFFIXES`.
+        output: where to; by default beside the model, under its name.
+
+    Raises:
+        CheckpointError, ConfigError, ExportError: as `load_trained_model` and `export_model`.
+    """
+    path = model_path or settings.workspace.best_model_path
+    trained = load_trained_model(path, choose_device(settings.device))
+    trained = trained.with_rule(settings.threshold_rule)
+    suffix = (".int8" if int8 else "") + EXPORT_SUFFIXES[format]
+    # int8 takes its ranges from these signals, which must not be the test split's.
+    signals = pick_check_signals(trained, settings.workspace, "train" if int8 else "test")
+    return export_model(
+        trained, output or path.with_suffix(suffix), cast(ExportFormat, format), signals, int8,
+        file_digest(path),
+    )  # fmt: skip
+
+
+def export_summary(report: Mapping[str, Any]) -> str:
+    """What was written, and how far it answers as the model does."""
+    check = report["check"]
+    return (
+        f"{report['path']} ({report['megabytes']:.1f} MB, {report['precision']}): probabilities "
+        f"differ from PyTorch's by {check['largest_difference']:.1e} at most, "
+        f"{check['equal_decisions']:,} of {check['n_decisions']:,} decisions are the same, on "
+        f"{check['n_signals']} signals. {DISCLAIMER}"
+    )

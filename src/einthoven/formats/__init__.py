@@ -1,0 +1,1 @@
+"""Single files of any supported format, read safely: see `einthoven.formats.reading`."""
