@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
-    "errors", "console", "resources", "files", "settings", "configuration", "records", "labels",
-    "signal", "quality", "readers", "labelling", "synthetic", "store", "audit", "shards",
+    "errors", "console", "resources", "outputs", "files", "settings", "configuration", "records",
+    "labels", "signal", "quality", "readers", "labelling", "synthetic", "store", "audit", "shards",
     "formats", "chunks",
     "splits", "holdout", "workers", "prepare", "residency", "batches", "augment", "models",
     "metrics", "challenge_score", "calibration", "checkpoint", "views", "inference", "bootstrap",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +20,8 @@ from fake_ecgs import fake_ecg
 from einthoven import file_prediction
 from einthoven.checkpoint import ModelInput, load_trained_model, model_values, write_checkpoint
 from einthoven.cli import command_line
-from einthoven.errors import DataError
-from einthoven.file_prediction import Predictor, answer_files, predict_files
+from einthoven.errors import ConfigError, DataError
+from einthoven.file_prediction import Predictor, answer_files, open_predictor, predict_files
 from einthoven.formats.hints import ReadingHints
 from einthoven.models.registry import build_model
 from einthoven.prediction import predict_prepared, predict_sample
@@ -128,6 +131,48 @@ def test_what_is_not_there_is_named_before_anything_is_read(
     assert not (tmp_path / "o.json").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
+def test_a_name_that_is_no_text_costs_nobody_their_answers(
+    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_coarsely(monkeypatch)
+    odd = tmp_path / os.fsdecode(b"M\xfcller.csv")
+    odd.write_bytes(write_csv_ecg(tmp_path / "e.csv", 0).read_bytes())
+    done = predict_files(
+        [odd], predictor, json_path=tmp_path / "o.json", csv_path=tmp_path / "o.csv",
+        plot_dir=tmp_path / "plots",
+    )  # fmt: skip
+    assert (done.n_files, done.n_errors) == (1, 0)
+    (row,) = json.loads((tmp_path / "o.json").read_text())
+    assert row["path"].endswith("M\ufffdller.csv")
+
+
+def test_long_recordings_are_answered_in_smaller_groups(
+    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_prediction, "SAMPLES_PER_GROUP", 1500)
+    sizes: list[int] = []
+    counting = replace(
+        predictor, answer=lambda samples: sizes.append(len(samples)) or predictor.answer(samples)
+    )
+    paths = [write_csv_ecg(tmp_path / f"e{k}.csv", k) for k in range(4)]
+    assert len(list(answer_files(paths, counting, ReadingHints()))) == 4
+    assert sizes == [2, 2]
+
+
+def test_an_exported_model_refuses_another_rule(
+    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = SimpleNamespace(
+        facts={"threshold_rule": "best_f1"}, single=False, input=predictor.input, labels=LABELS
+    )
+    monkeypatch.setattr(file_prediction, "load_exported_model", lambda path: exported)
+    for rule in (None, "best_f1"):
+        assert open_predictor(tmp_path / "m.onnx", "cpu", rule).labels == LABELS
+    with pytest.raises(ConfigError, match="export the model again with --threshold-rule youden"):
+        open_predictor(tmp_path / "m.onnx", "cpu", "youden")
+
+
 # The command -------------------------------------------------------------------------------------
 
 
@@ -139,7 +184,11 @@ def test_the_command_says_what_was_decided(tmp_path: Path, model_path: Path) -> 
     path = write_csv_ecg(tmp_path / "e.csv", 0)
     result = einthoven_predict([str(path), "--model", str(model_path)])
     assert result.exit_code == 0, result.output
-    assert "e.csv" in result.output and "1 recording. Research software" in result.output
+    assert (
+        "e.csv" in result.output
+        and "1 recording" in result.output
+        and "not a medical device" in result.output
+    )
 
 
 def test_the_exit_code_tells_of_bad_files(tmp_path: Path, model_path: Path) -> None:
@@ -149,7 +198,36 @@ def test_the_exit_code_tells_of_bad_files(tmp_path: Path, model_path: Path) -> N
         [str(tmp_path), str(tmp_path / "bad.csv"), "--model", str(model_path)]
     )
     assert result.exit_code == 1
-    assert "not read:" in result.output and "1 of them could not be read" in result.output
+    assert "not read:" in result.output and "1 could not be read" in result.output
+
+
+def test_warnings_reach_the_terminal(tmp_path: Path, model_path: Path) -> None:
+    signal = fake_ecg(0)
+    signal[7] = 0
+    np.save(tmp_path / "e.npy", signal)
+    words = [str(tmp_path / "e.npy"), "--model", str(model_path), "--fs", "200"]
+    result = einthoven_predict([*words, "--leads", ",".join(LEADS), "--units", "mV"])
+    assert "flat: V2" in result.output and "1 with warnings" in result.output
+
+
+def test_an_output_never_goes_over_a_recording_or_the_model(
+    tmp_path: Path, model_path: Path
+) -> None:
+    path = write_csv_ecg(tmp_path / "e.csv", 0)
+    before = path.read_bytes(), model_path.read_bytes()
+    for flag, out in (("--csv", path), ("--json", path), ("--json", model_path)):
+        result = einthoven_predict([str(path), "--model", str(model_path), flag, str(out)])
+        assert result.exit_code and isinstance(result.exception, ConfigError)
+    assert (path.read_bytes(), model_path.read_bytes()) == before
+
+
+@pytest.mark.parametrize("hint", [("--fs", "0"), ("--units", "parsec"), ("--leads", "I,FOO")])
+def test_a_hint_that_cannot_be_meant_is_refused_once(
+    tmp_path: Path, model_path: Path, hint: tuple[str, str]
+) -> None:
+    path = write_csv_ecg(tmp_path / "e.csv", 0)
+    result = einthoven_predict([str(path), "--model", str(model_path), *hint])
+    assert isinstance(result.exception, ConfigError) and hint[0] in str(result.exception)
 
 
 def test_a_mistyped_flag_is_not_taken_for_a_file(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from einthoven.models.registry import build_model
 from einthoven.records import LEADS
 
 MODEL_FORMAT = 2
+# What `einthoven export` writes has one of these suffixes.
+EXPORT_FORMS = (".onnx", ".pt", ".ts", ".pt2")
 # Without these a file cannot predict.
 MODEL_KEYS = (
     "model_name", "model_arguments", "weights", "labels", "single", "fs", "window", "crop",
@@ -170,10 +172,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         RuntimeError, OSError, EOFError, ValueError, NotImplementedError, pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if path.suffix.lower() in EXPORT_FORMS:
+            raise CheckpointError(
+                f"{path} is an exported model; this needs best_model.pth, as `einthoven train` "
+                "writes it"
+            ) from error
+        # What torch says of a stranger's file is how to load it all the same.
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            why = "it holds more than tensors and plain values"
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint of ours ({first_line}); "
-            "delete it, or start over with --fresh"
+            f"{path} is damaged or no checkpoint of ours ({why}); where a run wrote it, that run "
+            "can start over with --fresh"
         ) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds no checkpoint; start over with --fresh")

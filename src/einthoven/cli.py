@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The demo is over within two minutes on two cores.
 DEMO_DEFAULTS = {"root": Path("demo"), "epochs": 8}
+# Commands that keep what they have done when they are stopped.
+RESUMED = ("demo", "label", "prepare", "train", "evaluate", "run", "crossval", "report")
 INTERRUPTED = 130  # what shells expect of a command that Ctrl-C has ended
 
 
@@ -103,7 +105,8 @@ def make_command(name: str, stage: Stage) -> click.Command:
         try:
             sys.exit(stage.action(loaded, **given))
         except KeyboardInterrupt:
-            click.echo("Stopped. The same command goes on from here.", err=True)
+            said = "The same command goes on from here." if name in RESUMED else "Nothing is kept."
+            click.echo(f"Stopped. {said}", err=True)
             sys.exit(INTERRUPTED)
 
     options = [setting_option(field, Settings.model_fields[field]) for field in known]

@@ -146,11 +146,19 @@ def predict(
     units: str | None,
     leads: str | None,
 ) -> int:
-    from einthoven.file_prediction import open_predictor, predict_files, prediction_summary
+    from einthoven.file_prediction import (
+        CSV_SUFFIXES,
+        open_predictor,
+        predict_files,
+        prediction_summary,
+    )
     from einthoven.formats.hints import reading_hints
+    from einthoven.outputs import check_outputs
 
-    predictor = open_predictor(loaded.settings, model)
+    path = model or loaded.settings.workspace.best_model_path
     hints = reading_hints(fs, units, leads)
+    check_outputs({"--json": (json_path, (".json",)), "--csv": (csv_path, CSV_SUFFIXES)}, [path])
+    predictor = open_predictor(path, loaded.settings.device, asked_rule(loaded))
     done = predict_files(
         paths, predictor, hints, json_path=json_path, csv_path=csv_path, plot_dir=plot_dir
     )
@@ -174,7 +182,8 @@ def explain(
     from einthoven.formats.hints import reading_hints
 
     said = explain_file(
-        loaded.settings, Path(path), reading_hints(fs, units, leads), model_path=model,
+        model or loaded.settings.workspace.best_model_path, Path(path),
+        reading_hints(fs, units, leads), device=loaded.settings.device, rule=asked_rule(loaded),
         label=label, method=method, json_path=json_path, plot_path=plot_path,
     )  # fmt: skip
     click.echo(f"{said}\n{DISCLAIMER}")
@@ -186,8 +195,15 @@ def export(
 ) -> int:
     from einthoven.exporting.command import export_summary, export_trained
 
-    click.echo(export_summary(export_trained(loaded.settings, format, model, output, int8)))
+    rule = asked_rule(loaded)
+    click.echo(export_summary(export_trained(loaded.settings, format, model, output, int8, rule)))
     return 0
+
+
+def asked_rule(loaded: LoadedSettings) -> str | None:
+    """The threshold rule that somebody asked for; None leaves it to the model's file."""
+    asked = loaded.origins["threshold_rule"] != "default"
+    return loaded.settings.threshold_rule if asked else None
 
 
 def serve(loaded: LoadedSettings, model: Path | None, host: str, port: int, token: str) -> int:

@@ -11,27 +11,29 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from einthoven.checkpoint import ModelInput, load_trained_model
 from einthoven.console import format_table, log, plural, progress
-from einthoven.errors import DataError, RecordError
+from einthoven.errors import ConfigError, DataError, RecordError
 from einthoven.exporting.onnx_model import load_exported_model, predict_exported
 from einthoven.figures.prediction import DISCLAIMER, visualize_prediction_sample
 from einthoven.figures.saving import write_figure
 from einthoven.files import atomic_path
 from einthoven.formats.hints import NO_HINTS, ReadingHints
-from einthoven.formats.reading import Recording, find_recordings
+from einthoven.formats.reading import find_recordings
 from einthoven.inference import choose_device
+from einthoven.outputs import check_outputs, shown_path
 from einthoven.prediction import SamplePrediction, predict_prepared
 from einthoven.samples import PreparedSample, prepare_sample
-from einthoven.settings import Settings
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT
 
-# Files that are read, then answered together.
+# Files that are read, then answered together; fewer where they are long.
 FILES_PER_GROUP = 32
+SAMPLES_PER_GROUP = 500_000
+
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 
 # Without a file to write to, the terminal lists so many answers; more are counted.
 MOST_ANSWERS_SHOWN = 20
@@ -68,13 +70,20 @@ class FileAnswer:
     file_format: str = ""
     remarks: tuple[str, ...] = ()
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader had to assume, and what is doubtful about the signal."""
+        if self.prediction is None:
+            return ()
+        return (*self.remarks, *self.prediction.sample.warnings)
+
     def values(self) -> dict[str, Any]:
         """Plain values, ready to be written as JSON."""
         if self.prediction is None:
-            return {"path": self.path.as_posix(), "error": self.error}
+            return {"path": shown_path(self.path), "error": self.error}
         told = self.prediction.values()
-        told["warnings"] = [*self.remarks, *told["warnings"]]
-        return {"path": self.path.as_posix(), "format": self.file_format, **told}
+        told["warnings"] = list(self.warnings)
+        return {"path": shown_path(self.path), "format": self.file_format, **told}
 
 
 @dataclass(frozen=True)
@@ -83,24 +92,34 @@ class PredictedFiles:
 
     n_files: int
     n_errors: int
+    n_warned: int
     first: tuple[FileAnswer, ...]
 
 
-def open_predictor(settings: Settings, model_path: Path | None = None) -> Predictor:
-    """What answers: this run's best model, another model file, or an exported one.
+def open_predictor(path: Path, device: str, rule: str | None = None) -> Predictor:
+    """What answers: a model file, or an exported one.
+
+    Args:
+        device: as the setting ``DEVICE``; an exported model computes on the CPU.
+        rule: of thresholds; None for that of the file.
 
     Raises:
         CheckpointError: the file is missing or damaged.
         ConfigError: ONNX Runtime is not installed, or the model has no thresholds of the rule.
     """
-    path = model_path or settings.workspace.best_model_path
     if path.suffix.lower() == ".onnx":
         exported = load_exported_model(path)
+        own = exported.facts["threshold_rule"]
+        if rule not in (None, own) and not exported.single:
+            raise ConfigError(
+                f"{shown_path(path)} decides by rule {own}, which is part of its graph; export the "
+                f"model again with --threshold-rule {rule}"
+            )
         return Predictor(
             exported.input, exported.labels, lambda samples: predict_exported(exported, samples)
         )
-    trained = load_trained_model(path, choose_device(settings.device))
-    trained = trained.with_rule(settings.threshold_rule)
+    trained = load_trained_model(path, choose_device(device))
+    trained = trained.with_rule(rule) if rule else trained
     return Predictor(
         trained.input, trained.labels, lambda samples: predict_prepared(trained, samples)
     )
@@ -128,8 +147,10 @@ def predict_files(
     """
     absent = [path for path in paths if not path.exists()]
     if absent:
-        raise DataError(f"{absent[0]} is not there")
-    n_files = n_errors = 0
+        raise DataError(f"{shown_path(absent[0])} is not there")
+    outputs = {"--json": (json_path, (".json",)), "--csv": (csv_path, CSV_SUFFIXES)}
+    check_outputs(outputs, paths)
+    n_files = n_errors = n_warned = 0
     first: list[FileAnswer] = []
     with contextlib.ExitStack() as stack:
         writers = _open_writers(stack, predictor.labels, json_path, csv_path, plot_dir)
@@ -138,8 +159,9 @@ def predict_files(
         for answer in progress(answers, desc="Predicting", unit="files"):
             n_files += 1
             n_errors += bool(answer.error)
+            n_warned += bool(answer.warnings)
             if answer.error:
-                log.warning("%s: %s", answer.path, answer.error)
+                log.warning("%s: %s", shown_path(answer.path), answer.error)
             if len(first) < MOST_ANSWERS_SHOWN:
                 first.append(answer)
             for write in writers:
@@ -149,37 +171,57 @@ def predict_files(
                 f"no recording in {', '.join(map(str, paths))}; docs/reference/formats.md lists "
                 "what can be read"
             )
-    return PredictedFiles(n_files, n_errors, tuple(first))
+    return PredictedFiles(n_files, n_errors, n_warned, tuple(first))
 
 
 def answer_files(
     paths: Iterable[Path], predictor: Predictor, hints: ReadingHints
 ) -> Iterator[FileAnswer]:
     """One answer for each file, in order; files are answered in groups."""
-    waiting = iter(paths)
-    while group := list(islice(waiting, FILES_PER_GROUP)):
-        read = [_read_file(path, predictor.input, hints) for path in group]
-        samples = [sample for sample, _, _ in read if sample is not None]
-        predictions = iter(predictor.answer(samples) if samples else [])
-        for path, (sample, recording, error) in zip(group, read, strict=True):
-            if sample is None or recording is None:
-                yield FileAnswer(path, error=error)
-            else:
-                yield FileAnswer(path, next(predictions), "", recording.format, recording.remarks)
+    group: list[_ReadFile] = []
+    for path in paths:
+        group.append(_read_file(path, predictor.input, hints))
+        n_samples = sum(file.n_samples for file in group)
+        if len(group) >= FILES_PER_GROUP or n_samples >= SAMPLES_PER_GROUP:
+            yield from _answer_group(group, predictor)
+            group = []
+    yield from _answer_group(group, predictor)
 
 
-def _read_file(
-    path: Path, model_input: ModelInput, hints: ReadingHints
-) -> tuple[PreparedSample | None, Recording | None, str]:
-    """A file as the model takes it, or the reason why not."""
+@dataclass(frozen=True)
+class _ReadFile:
+    """A file as the model takes it, or the reason why not; the recording itself is let go."""
+
+    path: Path
+    sample: PreparedSample | None = None
+    file_format: str = ""
+    remarks: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def n_samples(self) -> int:
+        return 0 if self.sample is None else self.sample.microvolts.shape[1]
+
+
+def _answer_group(group: Sequence[_ReadFile], predictor: Predictor) -> Iterator[FileAnswer]:
+    samples = [file.sample for file in group if file.sample is not None]
+    predictions = iter(predictor.answer(samples) if samples else [])
+    for file in group:
+        if file.sample is None:
+            yield FileAnswer(file.path, error=file.error)
+        else:
+            yield FileAnswer(file.path, next(predictions), "", file.file_format, file.remarks)
+
+
+def _read_file(path: Path, model_input: ModelInput, hints: ReadingHints) -> _ReadFile:
     try:
         recording = hints.read(path)
         sample = prepare_sample(recording.signal, recording.fs, recording.leads, model_input)
     except RecordError as error:
-        return None, None, str(error)
+        return _ReadFile(path, error=str(error))
     except OSError as error:
-        return None, None, error.strerror or type(error).__name__
-    return sample, recording, ""
+        return _ReadFile(path, error=error.strerror or type(error).__name__)
+    return _ReadFile(path, sample, recording.format, recording.remarks)
 
 
 # What is written ---------------------------------------------------------------------------------
@@ -271,7 +313,7 @@ def draw_answer(answer: FileAnswer, folder: Path, name: str) -> Path:
         prediction.decisions,
         thresholds=prediction.thresholds,
         leads_present=sample.leads_present,
-        title=answer.path.name,
+        title=shown_path(Path(answer.path.name)),
         remarks=[*answer.remarks, *sample.warnings],
     )
     path = folder / f"{name}.png"
@@ -284,13 +326,19 @@ def prediction_summary(done: PredictedFiles, is_written: bool) -> str:
     lines = []
     if not is_written:
         rows: list[list[object]] = [
-            [answer.path.as_posix(), _answer_in_words(answer)] for answer in done.first
+            [shown_path(answer.path), _answer_in_words(answer)] for answer in done.first
         ]
         lines.append(format_table(["file", "decided, or likeliest"], rows))
+        lines += [
+            f"{shown_path(answer.path)}: {warning}"
+            for answer in done.first
+            for warning in answer.warnings
+        ]
         more = done.n_files - len(done.first)
         if more > 0:
             lines.append(f"and {more:,} more; --json or --csv writes all of them")
-    wrong = f", {done.n_errors:,} of them could not be read" if done.n_errors else ""
+    wrong = f", {done.n_errors:,} could not be read" if done.n_errors else ""
+    wrong += f", {done.n_warned:,} with warnings" if done.n_warned else ""
     lines.append(f"{plural(done.n_files, 'recording')}{wrong}. {DISCLAIMER}")
     return "\n".join(lines)
 

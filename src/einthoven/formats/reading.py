@@ -79,7 +79,7 @@ class _Told:
 
 
 def read_recording(
-    path: Path,
+    path: Path | str,
     *,
     fs: float | None = None,
     units: str | None = None,
@@ -96,7 +96,7 @@ def read_recording(
         RecordError: it cannot be read; the reason.
         ConfigError: a library is missing.
     """
-    told = _Told(fs, units, tuple(leads or ()))
+    path, told = Path(path), _Told(fs, units, tuple(leads or ()))
     try:
         file_format, content = _read_content(path, told)
         recording = _finish(file_format, content, told)
