@@ -17,7 +17,7 @@ from einthoven.bootstrap import INTERVAL_METHOD
 from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import log
 from einthoven.evaluated import Evaluated, predict_scope, predictions_table, sets_of
-from einthoven.external import external_store, external_workspace
+from einthoven.external import external_workspace, prepare_external
 from einthoven.figures.curves import plot_training_curves
 from einthoven.figures.prediction import DISCLAIMER
 from einthoven.figures.saving import figure_stamp, save_figure
@@ -68,7 +68,7 @@ def evaluate_detailed(settings: Settings, scope: Scope = USUAL_SCOPE) -> dict[st
     if scope.external is not None:
         # Before anything is compared: the records may have changed.
         trained = load_trained_model(model_path(settings, scope), choose_device(settings.device))
-        external_store(settings, trained, scope.external)
+        prepare_external(settings, trained, scope.external)
     inputs = _evaluation_inputs(settings, scope)
     if _evaluation_is_current(workspace, scope, inputs):
         metrics: dict[str, Any] = read_json(metrics_path(workspace, scope))

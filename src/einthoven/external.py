@@ -17,10 +17,10 @@ from einthoven.errors import DataError
 from einthoven.files import Workspace, digest
 from einthoven.prepare import prepare_archives
 from einthoven.settings import Settings
-from einthoven.store import Store, open_store, stored_signal
+from einthoven.store import Store, stored_signal
 
 
-def external_store(settings: Settings, trained: TrainedModel, folder: Path) -> Store:
+def prepare_external(settings: Settings, trained: TrainedModel, folder: Path) -> None:
     """Prepare a folder of archives as the model's own were; a second call finds them prepared.
 
     Raises:
@@ -30,7 +30,6 @@ def external_store(settings: Settings, trained: TrainedModel, folder: Path) -> S
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; name one that holds archives, as Dataset/ does")
     prepare_archives(external_settings(settings, trained, folder))
-    return open_store(external_workspace(settings, folder))
 
 
 def external_workspace(settings: Settings, folder: Path) -> Workspace:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from einthoven.checkpoint import ModelInput, load_trained_model
+from einthoven.checkpoint import ModelInput
 from einthoven.console import format_table, log, plural, progress
 from einthoven.errors import ConfigError, DataError, RecordError
 from einthoven.exporting.onnx_model import load_exported_model, predict_exported
@@ -23,9 +23,8 @@ from einthoven.figures.saving import write_figure
 from einthoven.files import atomic_path
 from einthoven.formats.hints import NO_HINTS, ReadingHints
 from einthoven.formats.reading import find_recordings
-from einthoven.inference import choose_device
 from einthoven.outputs import check_outputs, shown_path
-from einthoven.prediction import SamplePrediction, predict_prepared
+from einthoven.prediction import SamplePrediction, load_best_model, predict_prepared
 from einthoven.samples import PreparedSample, prepare_sample
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT
 
@@ -118,8 +117,7 @@ def open_predictor(path: Path, device: str, rule: str | None = None) -> Predicto
         return Predictor(
             exported.input, exported.labels, lambda samples: predict_exported(exported, samples)
         )
-    trained = load_trained_model(path, choose_device(device))
-    trained = trained.with_rule(rule) if rule else trained
+    trained = load_best_model(path, device, rule)
     return Predictor(
         trained.input, trained.labels, lambda samples: predict_prepared(trained, samples)
     )

@@ -19,6 +19,7 @@ from einthoven.splits import (
     dealing_order,
     group_table,
     is_counted,
+    masks_of_folds,
 )
 
 # The test split --------------------------------------------------------------------------------
@@ -67,12 +68,7 @@ def _without_folds(manifest: pd.DataFrame, folds: list[int]) -> dict[str, np.nda
             f"HOLD_OUT names {'fold ' + str(wrong[0]) if wrong else plural(len(folds), 'fold')}; "
             f"use folds from 1 to {N_FOLDS}, and {N_FOLDS - 2} of them at most"
         )
-    before = [(folds[0] - 2 - step) % N_FOLDS + 1 for step in range(N_FOLDS)]
-    validating = next(fold for fold in before if fold not in folds)
-    counted, fold = is_counted(manifest), manifest["fold"].to_numpy()
-    test = np.isin(fold, folds)
-    val = fold == validating
-    return {"train": counted & ~test & ~val, "val": counted & val, "test": counted & test}
+    return masks_of_folds(manifest, folds)
 
 
 def _without_archive(manifest: pd.DataFrame, archive: str) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from einthoven.batches import RecordWindows, ResidentWindows
-from einthoven.calibration.conformal import conformal_sets
+from einthoven.calibration.conformal import name_conformal_sets
 from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import log, plural, progress
 from einthoven.errors import DataError
@@ -52,22 +52,26 @@ EXAMPLES_VERSION = 2
 # The model -------------------------------------------------------------------------------------
 
 
-def load_best_model(where: Settings | Path | str, device: str = "auto") -> TrainedModel:
+def load_best_model(
+    where: Settings | Path | str, device: str = "auto", rule: str | None = None
+) -> TrainedModel:
     """Load a trained model, ready to predict.
 
     Args:
         where: the settings of a run, whose best model is loaded onto their device and decides by
             their ``THRESHOLD_RULE``; or a model file, which decides by the rule of its own run.
         device: for a model file, as the setting ``DEVICE``.
+        rule: for a model file, of thresholds, in place of its own.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another format.
-        ConfigError: this machine has no such device.
+        ConfigError: this machine has no such device, or the model no thresholds of the rule.
     """
     if isinstance(where, Settings):
         trained = load_trained_model(where.workspace.best_model_path, choose_device(where.device))
         return trained.with_rule(where.threshold_rule)
-    return load_trained_model(Path(where), choose_device(device))
+    trained = load_trained_model(Path(where), choose_device(device))
+    return trained.with_rule(rule) if rule else trained
 
 
 # One signal ------------------------------------------------------------------------------------
@@ -155,27 +159,12 @@ def predict_prepared(
     listed = RecordWindows(table, np.concatenate([[0], np.cumsum(counts)]))
     source = ResidentWindows(torch.from_numpy(np.concatenate(windows)), trained.device)
     raw = predict_windows(trained.model, trained.input, trained.single, source, listed)
-    answers, sets = name_answers(trained, raw), name_conformal_sets(trained, raw)
+    answers = name_answers(trained, raw)
+    sets = name_conformal_sets(raw, trained.labels, trained.conformal)
     return [
         SamplePrediction(*answer, trained.thresholds, conformal, int(count), sample)
         for answer, conformal, count, sample in zip(answers, sets, counts, samples, strict=True)
     ]
-
-
-def name_conformal_sets(trained: TrainedModel, raw: np.ndarray) -> list[dict[str, tuple[str, ...]]]:
-    """The labels that cannot be excluded at each stated coverage, of each record.
-
-    Args:
-        raw: ``(n, C)`` probabilities before calibration.
-    """
-    sets: list[dict[str, tuple[str, ...]]] = [{} for _ in raw]
-    for coverage, limits in trained.conformal.items():
-        is_in = conformal_sets(raw, [limits[label] for label in trained.labels])
-        for named, row in zip(sets, is_in, strict=True):
-            named[coverage] = tuple(
-                label for label, yes in zip(trained.labels, row, strict=True) if yes
-            )
-    return sets
 
 
 def name_answers(

@@ -59,10 +59,25 @@ def fill_missing(signal: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, n
 
 SHORTEST_SECONDS = 1.0
 LOWEST_FS = 50.0
+# A day of Holter would outweigh 8,000 ordinary records in every batch, and takes 2 GB to read.
+LONGEST_RECORD_S = 3600.0
 # Peak to peak. Of 2,606 real records the widest typical lead spans 13 mV and every widest lead over
 # 0.4 mV, so that only another unit (volts, microvolts, raw steps) falls outside.
 WIDEST_MV = 50.0
 NARROWEST_MV = 0.02
+
+
+def check_length(n_samples: int, fs: float) -> None:
+    """Refuse a signal that is too long; one of an impossible rate is for `check_signal` to refuse.
+
+    Raises:
+        RecordError: it lasts more than `LONGEST_RECORD_S`.
+    """
+    if fs >= LOWEST_FS and n_samples > LONGEST_RECORD_S * fs:
+        raise RecordError(
+            f"the signal lasts {n_samples / fs / 3600:.1f} h; at most "
+            f"{LONGEST_RECORD_S / 3600:g} h are taken: cut the recording into shorter ones"
+        )
 
 
 def check_signal(signal: np.ndarray, fs: float) -> None:

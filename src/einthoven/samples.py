@@ -15,9 +15,8 @@ import numpy as np
 from einthoven.checkpoint import ModelInput
 from einthoven.console import plural
 from einthoven.errors import RecordError
-from einthoven.quality import LOWEST_FS, check_signal, fill_missing, quality_flags
+from einthoven.quality import check_length, check_signal, fill_missing, quality_flags
 from einthoven.records import LEADS, lead_name, standard_leads
-from einthoven.shards import LONGEST_RECORD_S
 from einthoven.signal import preprocess, to_microvolts, window_starts
 
 
@@ -86,11 +85,7 @@ def _checked_shape(signal: np.ndarray, fs: float, leads: Sequence[str]) -> np.nd
             f"the signal has shape {array.shape} for {plural(len(leads), 'lead name')}; it is "
             "(sample, lead), and (lead, sample) is needed: transpose it"
         )
-    if fs >= LOWEST_FS and array.shape[1] > LONGEST_RECORD_S * fs:
-        raise RecordError(
-            f"the signal lasts {array.shape[1] / fs / 3600:.1f} h; at most "
-            f"{LONGEST_RECORD_S / 3600:g} h are taken: cut the recording into shorter ones"
-        )
+    check_length(array.shape[1], fs)
     return np.ascontiguousarray(array, np.float32)
 
 

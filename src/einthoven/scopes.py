@@ -19,15 +19,13 @@ from einthoven.settings import did_you_mean
 from einthoven.splits import N_FOLDS, is_counted
 from einthoven.store import Store
 
-SCOPE_SPLITS = ("test", "selection", "calibration", "validation", "train", "all")
-
 
 @dataclass(frozen=True)
 class Scope:
     """Which records are scored; the test split by default.
 
     Attributes:
-        split: one of `SCOPE_SPLITS`; selection and calibration are the validation split's halves.
+        split: test, validation or one of its halves, selection and calibration; train; or all.
         fold: in place of a split, a fold of the store; 0 for none.
         archive: of these records, those of one archive; empty for all.
         external: in place of the store, a folder of archives that the model has not seen.

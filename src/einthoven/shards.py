@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from einthoven.audit.sketches import SKETCH_LEADS, sketch_signals
 from einthoven.errors import RecordError
 from einthoven.files import atomic_path
-from einthoven.quality import LOWEST_FS, check_signal, fill_missing, quality_flags
+from einthoven.quality import check_length, check_signal, fill_missing, quality_flags
 from einthoven.readers.registry import read_signal
 from einthoven.records import LEADS, standard_leads
 from einthoven.signal import preprocess, to_microvolts, to_windows
@@ -30,8 +30,6 @@ from einthoven.store import shard_path
 SHARD_VERSION = 1
 # Records that are held before they are written; bounds what a worker keeps in memory.
 RECORDS_PER_FLUSH = 64
-# A day of Holter would outweigh 8,000 ordinary records in every batch, and takes 2 GB to read.
-LONGEST_RECORD_S = 3600.0
 
 # Begins the reason where our own code failed, not the record.
 DEFECT_REASON = "it cannot be prepared"
@@ -73,11 +71,7 @@ def prepare_record(
         RecordError: it cannot be used, with the reason.
     """
     recorded, fs, names = read_signal(reader, folder, path)
-    if recorded.shape[1] > LONGEST_RECORD_S * fs and fs >= LOWEST_FS:
-        raise RecordError(
-            f"the signal lasts {recorded.shape[1] / fs / 3600:.1f} h; at most "
-            f"{LONGEST_RECORD_S / 3600:g} h are taken: cut the recording into shorter ones"
-        )
+    check_length(recorded.shape[1], fs)
     signal, present = standard_leads(recorded, names)
     signal, present, missing = fill_missing(signal, present)
     check_signal(signal, fs)

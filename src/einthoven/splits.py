@@ -193,12 +193,21 @@ def fold_split(manifest: pd.DataFrame, fold: int = N_FOLDS) -> dict[str, list[st
     """
     if not 1 <= fold <= N_FOLDS:
         raise SplitError(f"fold {fold} is not there; use 1 to {N_FOLDS}")
-    val = (fold - 2) % N_FOLDS + 1
-    counted = is_counted(manifest)
-    folds, records = manifest["fold"].to_numpy(), manifest["record"].to_numpy()
-    chosen = {"val": folds == val, "test": folds == fold}
-    chosen["train"] = ~chosen["val"] & ~chosen["test"]
-    return {split: records[counted & chosen[split]].tolist() for split in SPLITS}
+    chosen, records = masks_of_folds(manifest, [fold]), manifest["record"].to_numpy()
+    return {split: records[chosen[split]].tolist() for split in SPLITS}
+
+
+def masks_of_folds(manifest: pd.DataFrame, folds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Which records train, validate and test, ``(n,)`` bool each.
+
+    Args:
+        folds: that test; the one before the first of them that is not among them validates.
+    """
+    before = [(folds[0] - 2 - step) % N_FOLDS + 1 for step in range(N_FOLDS)]
+    validating = next(fold for fold in before if fold not in folds)
+    counted, fold = is_counted(manifest), manifest["fold"].to_numpy()
+    test, val = np.isin(fold, folds), fold == validating
+    return {"train": counted & ~test & ~val, "val": counted & val, "test": counted & test}
 
 
 def is_counted(manifest: pd.DataFrame) -> np.ndarray:

@@ -9,7 +9,7 @@ counts records as exchangeable, so several records of one patient make it a litt
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -55,6 +55,24 @@ def conformal_sets(raw: np.ndarray, limits: Sequence[float] | np.ndarray) -> np.
         limits: one per class, from `conformal_limits`.
     """
     return (raw >= np.asarray(limits, np.float64)).astype(np.uint8)
+
+
+def name_conformal_sets(
+    raw: np.ndarray, labels: Sequence[str], conformal: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, tuple[str, ...]]]:
+    """The labels that cannot be excluded at each stated coverage, of each record.
+
+    Args:
+        raw: ``(n, C)`` raw probabilities.
+        labels: C names.
+        conformal: of `conformal_limits`.
+    """
+    sets: list[dict[str, tuple[str, ...]]] = [{} for _ in raw]
+    for coverage, limits in conformal.items():
+        is_in = conformal_sets(raw, [limits[label] for label in labels])
+        for named, row in zip(sets, is_in, strict=True):
+            named[coverage] = tuple(label for label, yes in zip(labels, row, strict=True) if yes)
+    return sets
 
 
 def _conformal_limit(probability: np.ndarray, coverage: float) -> float:

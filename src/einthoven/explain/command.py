@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from einthoven.checkpoint import load_trained_model
 from einthoven.explain.explanation import (
     ExplainMethod,
     Explanation,
@@ -16,8 +15,8 @@ from einthoven.explain.explanation import (
 from einthoven.figures.saving import write_figure
 from einthoven.files import write_json
 from einthoven.formats.hints import ReadingHints
-from einthoven.inference import choose_device
 from einthoven.outputs import check_outputs, shown_path
+from einthoven.prediction import load_best_model
 
 
 def explain_file(
@@ -42,14 +41,13 @@ def explain_file(
 
     Raises:
         RecordError: the file cannot be read.
-        CheckpointError, ConfigError: as `load_trained_model` and `explain_sample`.
+        CheckpointError, ConfigError: as `load_best_model` and `explain_sample`.
     """
     drawn = plot_path or Path(f"{path.stem}_explained.png")
     check_outputs(
         {"--json": (json_path, (".json",)), "--plot": (drawn, (".png",))}, (path, model_path)
     )
-    trained = load_trained_model(model_path, choose_device(device))
-    trained = trained.with_rule(rule) if rule else trained
+    trained = load_best_model(model_path, device, rule)
     recording = hints.read(path)
     explanation = explain_sample(
         trained, recording.signal, recording.fs, recording.leads, label,

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from einthoven.checkpoint import load_trained_model
 from einthoven.exporting.formats import ExportFormat
 from einthoven.exporting.writing import export_model, pick_check_signals
 from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import file_digest
-from einthoven.inference import choose_device
 from einthoven.outputs import check_outputs
+from einthoven.prediction import load_best_model
 from einthoven.settings import Settings
 
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
@@ -34,12 +33,11 @@ def export_trained(
         rule: of thresholds; None for that of the model file.
 
     Raises:
-        CheckpointError, ConfigError, ExportError: as `load_trained_model` and `export_model`.
+        CheckpointError, ConfigError, ExportError: as `load_best_model` and `export_model`.
     """
     path = model_path or settings.workspace.best_model_path
     check_outputs({"--output": (output, tuple(EXPORT_SUFFIXES.values()))}, (path,))
-    trained = load_trained_model(path, choose_device(settings.device))
-    trained = trained.with_rule(rule) if rule else trained
+    trained = load_best_model(path, settings.device, rule)
     suffix = (".int8" if int8 else "") + EXPORT_SUFFIXES[format]
     # int8 takes its ranges from these signals, which must not be the test split's.
     signals = pick_check_signals(trained, settings.workspace, "train" if int8 else "test")

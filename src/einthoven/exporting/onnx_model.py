@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from einthoven.calibration.conformal import conformal_sets
+from einthoven.calibration.conformal import name_conformal_sets
 from einthoven.checkpoint import ModelInput
 from einthoven.errors import CheckpointError, ConfigError, DataError
 from einthoven.exporting.facts import facts_from_text, model_input_of
@@ -236,12 +236,13 @@ def predict_exported(model: OnnxModel, samples: Sequence[PreparedSample]) -> lis
         DataError: the model gives probabilities that are no numbers.
     """
     answer = model.answer([_millivolts(sample) for sample in samples])
+    sets = name_conformal_sets(answer.raw, model.labels, model.conformal)
     return [
         SamplePrediction(
             probabilities=dict(zip(model.labels, answer.probabilities[row].tolist(), strict=True)),
             decisions=_named(model.labels, answer.decisions[row]),
             thresholds=model.thresholds,
-            conformal=_sets_of_row(model, answer.raw[row]),
+            conformal=sets[row],
             n_windows=len(window_starts(sample.microvolts.shape[1], model.window)),
             sample=replace(sample, steps=(*sample.steps, *_graph_steps(model))),
         )
@@ -255,16 +256,6 @@ def _millivolts(sample: PreparedSample) -> np.ndarray:
 
 def _named(labels: Sequence[str], marks: np.ndarray) -> tuple[str, ...]:
     return tuple(label for label, mark in zip(labels, marks, strict=True) if mark)
-
-
-def _sets_of_row(model: OnnxModel, raw: np.ndarray) -> dict[str, tuple[str, ...]]:
-    """Stated coverage to the labels that cannot be excluded."""
-    return {
-        coverage: _named(
-            model.labels, conformal_sets(raw[None], [limits[each] for each in model.labels])[0]
-        )
-        for coverage, limits in model.conformal.items()
-    }
 
 
 def _graph_steps(model: OnnxModel) -> list[str]:

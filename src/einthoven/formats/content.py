@@ -18,11 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from einthoven.errors import ConfigError, RecordError
-from einthoven.quality import LOWEST_FS
+from einthoven.quality import check_length
 from einthoven.readers.fields import as_float32
 from einthoven.readers.wfdb_header import millivolts_per_unit
 from einthoven.records import LEADS, lead_name
-from einthoven.shards import LONGEST_RECORD_S
 
 # Limits ----------------------------------------------------------------------------------------
 
@@ -66,11 +65,8 @@ def check_sizes(n_leads: int, n_samples: int, fs: float | None) -> None:
         raise RecordError("the file holds no samples")
     if n_leads > MOST_LEADS:
         raise RecordError(f"the file holds {n_leads:,} leads; at most {MOST_LEADS} are taken")
-    if fs is not None and fs >= LOWEST_FS and n_samples > LONGEST_RECORD_S * fs:
-        raise RecordError(
-            f"the recording lasts {n_samples / fs / 3600:.1f} h; at most "
-            f"{LONGEST_RECORD_S / 3600:g} h are taken: cut it into shorter ones"
-        )
+    if fs is not None:
+        check_length(n_samples, fs)
     if n_leads * n_samples > MOST_VALUES:
         raise RecordError(
             f"the file holds {n_leads:,} leads of {n_samples:,} samples; at most {MOST_VALUES:,} "
