@@ -8,13 +8,20 @@ BIN := .venv/bin
 CORE := .venv/.core-installed
 DEV := .venv/.dev-installed
 
-.PHONY: demo test lint slow figures clean
+.PHONY: demo test docs lint slow figures clean notebook
 
 demo: $(CORE)
 	$(BIN)/einthoven demo
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n auto
+
+notebook: $(DEV)
+	$(BIN)/python tools/build_notebook.py
+
+# Warnings are errors: a link that leads nowhere, a page in no table of contents.
+docs: $(DEV)
+	$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html docs build/docs
 
 slow: $(DEV)
 	$(BIN)/python -m pytest -m slow

@@ -44,7 +44,7 @@ from einthoven.records import LEADS
 from einthoven.samples import prepare_sample
 from einthoven.scopes import predictions_path
 from einthoven.settings import Settings
-from einthoven.splits import rows_of_records
+from einthoven.split_records import rows_of_records
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT, open_store, stored_signal
 
 RESULT_PATH = Path(__file__).parent / "results" / "inference.json"

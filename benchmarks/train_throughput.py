@@ -52,7 +52,8 @@ from einthoven.resources import peak_memory_mb
 from einthoven.run_state import TrainState, new_state
 from einthoven.runs import Run, chosen_records, data_fingerprint, open_run
 from einthoven.settings import Settings
-from einthoven.splits import fold_split, read_splits
+from einthoven.split_records import read_splits
+from einthoven.splits import fold_split
 from einthoven.store import MANIFEST_COLUMNS, open_store
 
 RESULT_PATH = Path(__file__).parent / "results" / "train_throughput.json"

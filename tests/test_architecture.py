@@ -9,23 +9,28 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "einthoven"
 ROOMS = [
-    "errors", "console", "resources", "outputs", "files", "settings", "configuration", "records",
-    "labels", "signal", "quality", "readers", "labelling", "synthetic", "store", "audit", "shards",
-    "formats", "chunks",
-    "splits", "holdout", "workers", "prepare", "residency", "batches", "augment", "models",
+    "version", "errors", "console", "columns", "resources", "outputs", "files", "settings",
+    "configuration", "records", "labels", "signal", "quality", "readers", "sources", "download",
+    "labelling", "synthetic",
+    "positional", "store", "audit",
+    "shards", "formats", "chunks",
+    "split_records", "dealing", "splits", "holdout",
+    "workers", "cluster", "making", "prepare", "residency", "batches",
+    "augment", "models",
     "metrics", "challenge_score", "calibration", "checkpoint", "views", "inference", "bootstrap",
     "scoring", "subgroups", "objective", "interruption", "distributed", "runs", "run_folder",
     "averaging", "tally", "run_state", "tracking", "shortage", "step", "validation", "training",
+    "cluster_training",
     "figures", "scopes", "external", "evaluated", "supplements", "summary", "evaluation",
     "comparison", "samples", "examples", "prediction", "explain", "exporting", "file_prediction",
-    "crossval", "report", "smoke", "modes",
+    "crossval", "tuning", "report", "smoke", "modes",
     "preflight", "serving", "cli",
 ]  # fmt: skip
 # The command line is no part of the notebook, and imports inside functions to start quickly.
 FLAT = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name not in ("cli.py", "commands.py", "__main__.py")
+    if path.name not in ("cli.py", "commands.py", "stages.py", "__main__.py")
 ]
 
 
@@ -77,9 +82,10 @@ def test_top_level_names_are_unique_across_the_package():
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 owners[node.name].add(module_name(path))
             elif isinstance(node, ast.Assign):
-                targets = [t.id for t in node.targets if isinstance(t, ast.Name)]
-                for name in targets:
-                    owners[name].add(module_name(path))
+                inner = [name for target in node.targets for name in ast.walk(target)]
+                for name in inner:
+                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                        owners[name.id].add(module_name(path))
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 owners[node.target.id].add(module_name(path))
     assert {name: sorted(where) for name, where in owners.items() if len(where) > 1} == {}

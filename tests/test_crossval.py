@@ -111,7 +111,7 @@ class FakeRuns:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
     runs = FakeRuns()
-    monkeypatch.setattr(crossval, "train_production", runs.train)
+    monkeypatch.setattr(crossval, "train_on_engine", runs.train)
     monkeypatch.setattr(crossval, "evaluate_detailed", runs.evaluate)
     return runs
 
@@ -173,7 +173,7 @@ def test_a_cross_validation_that_was_stopped_goes_on_and_tests_every_record_once
     settings = tiny_settings(tmp_path)
     monkeypatch.setitem(MODELS, "resnet1d_wang", partial(ResNet1d, width=16))
     monkeypatch.setattr(evaluation, "save_evaluation_figures", lambda *arguments: [])
-    real = crossval.train_production
+    real = crossval.train_on_engine
 
     def stopped_in_the_second_part(settings: Settings, origins: Mapping[str, str]) -> None:
         if "part2" in settings.run_name:
@@ -181,7 +181,7 @@ def test_a_cross_validation_that_was_stopped_goes_on_and_tests_every_record_once
         real(settings, origins)
 
     with monkeypatch.context() as patch, pytest.raises(RunStopped):
-        patch.setattr(crossval, "train_production", stopped_in_the_second_part)
+        patch.setattr(crossval, "train_on_engine", stopped_in_the_second_part)
         cross_validate(settings)
     first = Workspace(tmp_path, "crossval-part1of2").best_model_path
     before = first.stat().st_mtime_ns

@@ -24,13 +24,13 @@ SCRIPT = Path(__file__).with_name("parallel_run.py")
 CPU = torch.device("cpu")
 
 
-def train(root, run_name, *words, n_processes=1):
+def train(root, run_name, *words, n_processes=1, max_restarts=0):
     """Train in processes of their own; returns how that ended."""
     environment = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
     started = [sys.executable]
     if n_processes > 1:
         started += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        started.append(str(n_processes))
+        started += [str(n_processes), "--max-restarts", str(max_restarts)]
     return subprocess.run(
         [*started, str(SCRIPT), str(root), run_name, *words],
         capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=600,
@@ -83,6 +83,15 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_with_one(root):
     assert "Going on in epoch 2 of 3, after step 1 of 2" in went_on.stderr
     assert "processes: 2 -> 1" in went_on.stderr
     np.testing.assert_allclose(curve(root, "dies"), curve(root, "one"), rtol=1e-5)
+
+
+def test_torchrun_restarts_a_job_that_lost_a_process_and_it_ends_with_the_same_bits(root):
+    done = train(root, "restarted", "1", "dies", "3", n_processes=2, max_restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert "Going on in epoch 2 of 3, after step 1 of 2" in done.stderr
+    assert "Not the same to the bit" not in done.stderr
+    restarted, undisturbed = final_weights(root, "restarted"), final_weights(root, "two")
+    assert all(torch.equal(restarted[key], undisturbed[key]) for key in undisturbed)
 
 
 @pytest.mark.parametrize(

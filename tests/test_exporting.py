@@ -36,7 +36,7 @@ from einthoven.models.s4d import S4d
 from einthoven.prediction import predict_sample
 from einthoven.records import LEADS
 from einthoven.signal import bandpass, to_microvolts, window_starts
-from einthoven.splits import read_splits
+from einthoven.split_records import read_splits
 from einthoven.store import stored_signal
 
 FS, WINDOW, CROP = 100, 400, 150

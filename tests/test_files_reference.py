@@ -22,6 +22,8 @@ from einthoven.report.writing import write_report
 from einthoven.smoke import SMOKE_STAGES, run_smoke_test
 from einthoven.store import MANIFEST_COLUMNS, open_store
 from einthoven.training import train_production
+from einthoven.tuning.confirmation import CONFIRMATION_KEYS
+from einthoven.tuning.results import TRIAL_COLUMNS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 PAGE = (REFERENCE / "files.md").read_text(encoding="utf-8")
@@ -76,6 +78,8 @@ def assert_named(names: Any, title: str, page: str = PAGE) -> None:
         ("`unified_label_mapping.csv`", MAPPING_COLUMNS),
         ("`manifest.parquet`", MANIFEST_COLUMNS),
         ("`rejected.csv`", REJECTED_COLUMNS),
+        ("`tuning/<study>/`", TRIAL_COLUMNS),
+        ("`tuning/<study>/`", CONFIRMATION_KEYS),
     ],
 )
 def test_every_column_that_the_code_lists_is_named(title, columns):

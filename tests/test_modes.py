@@ -66,7 +66,7 @@ def root(tmp_path):
 def calls(monkeypatch):
     """The steps of a mode in the order in which they are taken; none does anything."""
     taken = []
-    names = ("train_production", "evaluate_detailed", "run_inference_examples", "run_smoke_test")
+    names = ("train_on_engine", "evaluate_detailed", "run_inference_examples", "run_smoke_test")
     for name in names:
         result = {"verdict": "passed", "stages": [], "seconds": 0.0}
         monkeypatch.setattr(modes, name, lambda *_, n=name, r=result: taken.append(n) or r)
@@ -80,14 +80,14 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("mode", ["full", "medium"])
 def test_after_training_come_scores_and_examples(tmp_path, calls, mode):
     outcome = run_mode(tiny_settings(tmp_path, run_mode=mode))
-    assert calls == ["train_production", "evaluate_detailed", "run_inference_examples"]
+    assert calls == ["train_on_engine", "evaluate_detailed", "run_inference_examples"]
     assert outcome.summary == "the scores" and outcome.is_passed
 
 
 @pytest.mark.parametrize("mode", ["full", "medium", "smoke"])
 def test_nothing_comes_after_a_dry_run(tmp_path, calls, mode):
     outcome = run_mode(tiny_settings(tmp_path, run_mode=mode, dry_run=True))
-    assert calls == ["train_production"] and outcome.summary == "" and outcome.is_passed
+    assert calls == ["train_on_engine"] and outcome.summary == "" and outcome.is_passed
 
 
 @pytest.mark.parametrize("mode", ["full", "smoke"])
@@ -97,7 +97,7 @@ def test_only_the_first_of_several_processes_goes_on_after_training(
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     assert run_mode(tiny_settings(tmp_path, run_mode=mode)).summary == ""
-    assert calls == ["train_production"]
+    assert calls == ["train_on_engine"]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from einthoven.errors import DataError
 from einthoven.files import Workspace
 from einthoven.prepare import prepare_archives
 from einthoven.shards import prepare_record
-from einthoven.splits import check_splits, read_splits
+from einthoven.split_records import read_splits
+from einthoven.splits import check_splits
 from einthoven.store import open_store
 
 LABELS = ["NORM", "MI", "AF", "NORM;", "BBB", ""]

@@ -78,6 +78,11 @@ def test_the_line_says_sizes_free_memory_and_place(free):
     )
 
 
+def test_sizes_below_a_gibibyte_are_told_in_mebibytes(free):
+    line = residency_line(WINDOWS_PER_GIB // 64, 1000, CPU, "memory")
+    assert line.startswith("16.0 MiB of windows, 10.00 GiB free")
+
+
 # A run ------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from einthoven.scopes import (
     rows_in_scope,
     split_rows,
 )
-from einthoven.splits import rows_of_records
+from einthoven.split_records import rows_of_records
 from einthoven.store import Store
 
 

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from einthoven.errors import DataError, SplitError
+from einthoven.split_records import read_splits
 from einthoven.splits import (
     assign_folds,
     check_splits,
     fold_split,
     group_patients,
     make_splits,
-    read_splits,
     subset_records,
 )
 

@@ -17,7 +17,7 @@ from einthoven.models.registry import MODELS
 from einthoven.models.resnet1d import ResNet1d
 from einthoven.runs import arithmetic
 from einthoven.settings import Settings
-from einthoven.splits import rows_of_records
+from einthoven.split_records import rows_of_records
 from einthoven.store import open_store
 from einthoven.training import train_production
 
@@ -420,9 +420,9 @@ def test_the_half_that_calibrates_does_not_pick_the_epoch(root, monkeypatch):
         moved[row] = ["AF"]
     other = tiny_settings(root, run_name="b", task="multi")
     with monkeypatch.context() as patch:
-        real = runs.label_matrix
+        real = runs.label_flags
         patch.setattr(
-            runs, "label_matrix",
+            runs, "label_flags",
             lambda table, labels: real(table.assign(labels=moved.loc[table.index]), labels),
         )  # fmt: skip
         train_production(other)

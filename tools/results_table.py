@@ -269,12 +269,45 @@ def serving_table() -> str:
     return "\n".join(lines)
 
 
+def tuning_table() -> str:
+    """Markdown: what a search found on PTB-XL, and whether it holds up."""
+    path = RESULTS / "tuning.json"
+    if not path.exists():
+        return "Not measured yet: `benchmarks/tuning.py` does it."
+    found = read_json(path)
+    search, confirmed = found["search"], found["confirmation"]
+    settings = ", ".join(f"`{name} = {value}`" for name, value in found["settings"].items())
+    best, default = search["best"], search["default"]
+    parts = {f"seed {seed}": part for seed, part in confirmed["by_seed"].items()}
+    parts["mean over seeds"] = confirmed["mean"]
+    lines = ["| | default | found | difference (95 %) |", "|---|---|---|---|"]
+    for name, part in parts.items():
+        scores = [interval(part[side]) for side in ("default", "tuned")]
+        lines.append(f"| {name} | {' | '.join(scores)} | {difference(part['difference'])} |")
+    given_up = f"{search.get('given up', 0)} given up"
+    return "\n".join([
+        f"Measured by `benchmarks/tuning.py`: {search['trials']} trials ({given_up}) of "
+        f"{search['epochs']} epochs on PTB-XL's folds 4-9. On half of folds 1-3, which chose, the "
+        f"best had a macro AUROC of {best['score']:.4f} and the default {default['score']:.4f}; on "
+        f"the other half {best['other_half']:.4f} and {default['other_half']:.4f}. The best two "
+        "and the default were then trained in full, and chosen among by all of folds 1-3: "
+        + ", ".join(f"{k} {v:.4f}" for k, v in found["finalists"]["auroc"].items())
+        + f". Confirmed was {settings} on folds 4-6, which had chosen nothing:",
+        "",
+        *lines,
+        "",
+        f"Macro AUROC of the last epoch, by models of the other six "
+        f"of folds 1-9; n = {confirmed['mean']['difference']['n']:,}; intervals over patients.",
+    ])  # fmt: skip
+
+
 # Page, name of the part that is written there, and what writes it.
 PARTS = (
     (README, "results", results_table),
     (WHAT_WAS_TRIED, "recipe", recipe_table),
     (PROJECT / "docs" / "how-to" / "export.md", "speed", inference_table),
     (PROJECT / "docs" / "how-to" / "serve.md", "load", serving_table),
+    (PROJECT / "docs" / "how-to" / "tune.md", "tuning", tuning_table),
 )
 
 

@@ -3,4 +3,6 @@
 Research software, not a medical device.
 """
 
-__version__ = "0.1.0"
+from einthoven.version import __version__
+
+__all__ = ["__version__"]

@@ -16,13 +16,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from einthoven.columns import row_pieces, taken
 from einthoven.console import progress
 from einthoven.records import LEADS
-from einthoven.residency import Residency, settle_residency
+from einthoven.residency import Residency, choose_residency
 from einthoven.store import Store, WindowTable
 
 WINDOWS_PER_PASS = 512
 WINDOWS_PER_READ = 4096
+# The spread of a lead is known to a thousandth by then; reading millions of windows takes hours.
+MOST_WINDOWS_MEASURED = 1 << 16
 # Reads that wait to be used, per thread: a disk's slowest answers take several steps.
 READS_AHEAD = 4
 
@@ -52,9 +55,10 @@ class RecordWindows:
 
 def list_windows(store: Store, record_indices: np.ndarray) -> RecordWindows:
     """List the windows of some records (row numbers of the manifest), in their order."""
-    counts = store.manifest["n_windows"].to_numpy()[record_indices]
+    counts = taken(store.manifest["n_windows"].to_numpy(), record_indices, np.int32)
     first = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=first[1:])
+    del counts
     return RecordWindows(store.window_table(record_indices), first)
 
 
@@ -158,11 +162,11 @@ def open_windows(
     """Load the listed windows, or arrange for them to be streamed.
 
     Args:
-        residency: of `settle_residency`, which is asked for these windows alone where it is None.
+        residency: of `choose_residency`, which is asked for these windows alone where it is None.
     """
     table = listed.table
     streamed = StreamedWindows(store, table, device)
-    residency = residency or settle_residency(store, len(table), device)
+    residency = residency or choose_residency(len(table), store.target_samples, device)
     if residency == "streamed":
         return streamed
     on_host = residency == "memory" or device.type == "cpu"
@@ -248,17 +252,22 @@ def standardize_batch(
 def lead_spread(source: WindowSource, listed: RecordWindows) -> torch.Tensor:
     """The spread of each lead over the listed windows, in millivolts: ``(12,)`` float32.
 
-    Leads that are flat in a window do not count there. Call it with the training split only.
+    Leads that are flat in a window do not count there. Of very many windows some are looked at, at
+    even distances. Call it with the training split only.
     """
     total = torch.zeros(len(LEADS), dtype=torch.float64)
     count = torch.zeros(len(LEADS), dtype=torch.float64)
     unit = torch.ones(len(LEADS))
-    starts = range(0, len(listed.table), WINDOWS_PER_PASS)
-    parts = (np.arange(s, min(s + WINDOWS_PER_PASS, len(listed.table))) for s in starts)
+    n_windows = len(listed.table)
+    n_measured = min(n_windows, MOST_WINDOWS_MEASURED)
+    parts = [
+        np.arange(start, min(start + WINDOWS_PER_PASS, n_measured)) * n_windows // n_measured
+        for start in range(0, n_measured, WINDOWS_PER_PASS)
+    ]
     signals = fetch_ahead(source, parts)
-    for start in progress(starts, desc="Measuring the leads", unit="parts"):
+    for windows in progress(parts, desc="Measuring the leads", unit="parts"):
         signal = next(signals)
-        n_valid = torch.from_numpy(listed.n_valid[start : start + len(signal)]).to(signal.device)
+        n_valid = torch.from_numpy(listed.n_valid[windows]).to(signal.device)
         centred = standardize_batch(signal, n_valid, "dataset", unit.to(signal.device))
         # Not every GPU has float64.
         squares = centred.square().sum(-1).cpu().double()
@@ -289,13 +298,15 @@ def plan_epoch(listed: RecordWindows, crop: int, seed: int, epoch: int) -> Epoch
     """Draw one crop of one window of every record, and the order in which they come."""
     rng = np.random.default_rng([seed, epoch])
     # Sparing with memory: there may be millions of records.
-    order = rng.permutation(listed.n_records).astype(np.int32)
-    uniform = rng.random(listed.n_records)
-    uniform *= np.diff(listed.first)
-    windows = listed.first[:-1] + uniform.astype(np.int32)
-    rng.random(out=uniform)
-    uniform *= np.maximum(listed.n_valid[windows] - crop, 0) + 1
-    return EpochPlan(order, windows, starts=uniform.astype(np.int32))
+    order = rng.permutation(np.arange(listed.n_records, dtype=np.int32))
+    windows, starts = listed.first[:-1].copy(), np.empty(listed.n_records, np.int32)
+    for piece in row_pieces(listed.n_records):
+        counts = np.diff(listed.first[piece.start : piece.stop + 1])
+        windows[piece] += (rng.random(len(counts)) * counts).astype(np.int32)
+    for piece in row_pieces(listed.n_records):
+        room = np.maximum(listed.n_valid[windows[piece]] - crop, 0) + 1
+        starts[piece] = (rng.random(len(room)) * room).astype(np.int32)
+    return EpochPlan(order, windows, starts)
 
 
 def training_batches(

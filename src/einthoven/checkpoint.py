@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from einthoven import __version__
 from einthoven.batches import standardize_batch
 from einthoven.calibration.maps import Calibration, calibration_from_values, no_calibration
 from einthoven.errors import CheckpointError, ConfigError
@@ -28,6 +27,7 @@ from einthoven.files import atomic_path, sync_file
 from einthoven.metrics import DEFAULT_THRESHOLD
 from einthoven.models.registry import build_model
 from einthoven.records import LEADS
+from einthoven.version import __version__
 
 MODEL_FORMAT = 2
 # What `einthoven export` writes has one of these suffixes.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from einthoven import __version__
-from einthoven.commands import STAGES, OwnOption, Stage
 from einthoven.errors import ConfigError, EinthovenError, ProcessLost, RunStopped
+from einthoven.stages import STAGES, OwnOption, Stage
+from einthoven.version import __version__
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 # The demo is over within two minutes on two cores.
 DEMO_DEFAULTS = {"root": Path("demo"), "epochs": 8}
 # Commands that keep what they have done when they are stopped.
-RESUMED = ("demo", "label", "prepare", "train", "evaluate", "run", "crossval", "report")
+RESUMED = (
+    "demo", "download", "label", "prepare", "train", "evaluate", "run", "crossval", "tune",
+    "report",
+)  # fmt: skip
 INTERRUPTED = 130  # what shells expect of a command that Ctrl-C has ended
 
 
@@ -64,7 +67,8 @@ class StageCommand(click.Command):
             info = Settings.model_fields.get(parameter.name or "")
             title = setting_group(info).capitalize() if info else "Options"
             line = parameter.get_help_record(ctx)
-            if line:
+            # Words stand in the line of usage; they have no explanation of their own.
+            if line and line[1]:
                 sections.setdefault(title, []).append(line)
         for title, lines in sections.items():
             with formatter.section(title):
@@ -130,11 +134,11 @@ def make_command(name: str, stage: Stage) -> click.Command:
 
 
 def own_word(word: str) -> click.Argument:
-    """A word that a command takes; paths where it takes several."""
+    """A word that a command takes."""
     if word.endswith("..."):
-        kind = click.Path(path_type=Path)
+        kind = click.Path(path_type=Path) if word == "paths..." else click.STRING
         return click.Argument([word[:-3]], nargs=-1, required=True, type=kind)
-    return click.Argument([word])
+    return click.Argument([word.removesuffix("?")], required=not word.endswith("?"))
 
 
 def own_option(option: OwnOption) -> click.Option:

@@ -1,4 +1,4 @@
-"""What each command of ``einthoven`` does, and what it takes.
+"""What each command of ``einthoven`` does; `stages` says what it takes.
 
 Heavy imports live inside the commands: ``einthoven --help`` must not wait for torch, and a
 command's own help only for its settings.
@@ -6,9 +6,8 @@ command's own help only for its settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,31 +19,23 @@ if TYPE_CHECKING:
 DISCLAIMER = "Research software, not a medical device."
 
 
-# Commands ----------------------------------------------------------------------------------------
+def archives(loaded: LoadedSettings, name: str | None, as_json: bool) -> int:
+    from einthoven.download.telling import archives_said
+
+    click.echo(archives_said(loaded.settings, name or "", as_json))
+    return 0
 
 
-class Stage(NamedTuple):
-    """A command: one line of help, the groups of settings it takes, and what it does.
+def download(
+    loaded: LoadedSettings, names: tuple[str, ...], zip_path: Path | None, **wanted: Any
+) -> int:
+    from einthoven.download.command import download_archives
+    from einthoven.download.outcome import Wanted
+    from einthoven.download.telling import download_summary
 
-    ``options`` and ``words`` are what it takes beside settings; the action gets them by name. A
-    word that ends in ``...`` takes one or more.
-    """
-
-    help: str
-    groups: tuple[str, ...]
-    action: Callable[..., int]
-    options: tuple[OwnOption, ...] = ()
-    words: tuple[str, ...] = ()
-
-
-class OwnOption(NamedTuple):
-    """An option of one command that is no setting, because it says what to do and not how."""
-
-    flag: str
-    kind: Any
-    help: str
-    default: Any = None
-    dest: str = ""
+    outcomes = download_archives(loaded.settings, names, Wanted(**wanted), zip_path)
+    click.echo(download_summary(outcomes))
+    return int(any(outcome.failed for outcome in outcomes))
 
 
 def show_config(loaded: LoadedSettings) -> int:
@@ -75,12 +66,20 @@ def prepare(loaded: LoadedSettings) -> int:
     return 0
 
 
-def check(loaded: LoadedSettings) -> int:
-    from einthoven.preflight import format_checks, run_preflight_checks
+def check(loaded: LoadedSettings, json_form: bool, port: int | None) -> int:
+    import json
 
-    checks = run_preflight_checks(loaded.settings)
-    click.echo(format_checks(checks))
-    return int(any(check.verdict == "failed" for check in checks))
+    from einthoven.preflight.checks import (
+        checks_as_json,
+        format_checks,
+        run_preflight_checks,
+        worst_verdict,
+    )
+
+    checks = run_preflight_checks(loaded.settings, port)
+    told = json.dumps(checks_as_json(checks), indent=2) if json_form else format_checks(checks)
+    click.echo(told)
+    return int(worst_verdict(checks) == "failed")
 
 
 def train(loaded: LoadedSettings) -> int:
@@ -133,6 +132,23 @@ def crossval(loaded: LoadedSettings) -> int:
     result = cross_validate(loaded.settings, loaded.origins)
     click.echo(crossval_summary(result))
     return int(any(part.get("error") for part in result["parts"]))
+
+
+def tune(loaded: LoadedSettings, space: Path | None, show_space: bool, confirm: int | None) -> int:
+    from einthoven.inference import choose_device
+    from einthoven.tuning.command import tune as search_settings
+    from einthoven.tuning.confirmation import confirm_best
+    from einthoven.tuning.space import choose_space, space_as_toml
+
+    settings, origins = loaded.settings, loaded.origins
+    if show_space:
+        found = choose_space(settings, origins, choose_device(settings.device), space)
+        click.echo(space_as_toml(found), nl=False)
+        return 0
+    click.echo(search_settings(settings, origins, space))
+    if confirm:
+        click.echo(confirm_best(settings, origins, confirm))
+    return 0
 
 
 def predict(
@@ -244,105 +260,3 @@ def demo(loaded: LoadedSettings) -> int:
     if code == 0:
         click.echo(f"These are scores on synthetic records. {DISCLAIMER}")
     return code
-
-
-WORKSPACE = ("workspace", "console")
-DATA = ("archives", "labels", "prepare")
-ALL_GROUPS = (*WORKSPACE, *DATA, "machine", "train", "evaluate", "decisions")
-PATH = click.Path(path_type=Path)
-SPLIT_CHOICE = click.Choice(["test", "selection", "calibration", "validation", "train", "all"])
-
-READING_OPTIONS = (
-    OwnOption("--fs", float, "Hertz of files that do not state it"),
-    OwnOption("--units", str, "Units of files that do not state them, such as uV"),
-    OwnOption("--leads", str, "Leads of files that do not name them: I,II,V1"),
-)
-
-STAGES = {
-    "demo": Stage("Make small synthetic archives and run the whole line on them", ALL_GROUPS, demo),
-    "label": Stage(
-        "List the archives and map their codes to labels",
-        (*WORKSPACE, "archives", "labels"), label,
-    ),
-    "prepare": Stage(
-        "Turn the archives' records into a store, splits and a duplicate audit",
-        (*WORKSPACE, *DATA), prepare,
-    ),
-    "check": Stage("Say what is missing or wrong before a long run", ALL_GROUPS, check),
-    "train": Stage("Train a model, score it on the test split, show examples", ALL_GROUPS, train),
-    "evaluate": Stage(
-        "Score a model with intervals: on the test split, or any split, fold, archive or folder",
-        (*WORKSPACE, "machine", "evaluate", "decisions"), evaluate,
-        (
-            OwnOption("--split", SPLIT_CHOICE, "Records to score", "test"),
-            OwnOption("--fold", click.IntRange(1, 10), "Score this fold instead"),
-            OwnOption("--archive", str, "Only the records of this archive", ""),
-            OwnOption("--external", PATH, "Score a folder of archives that is not in the store"),
-            OwnOption("--model", PATH, "Model file (default: this run's best model)"),
-        ),
-    ),
-    "predict": Stage(
-        "Answer ECG files of any supported format, or folders of them",
-        (*WORKSPACE, "machine", "decisions"), predict,
-        (
-            OwnOption("--model", PATH, "Model file, or an exported .onnx (default: this run's)"),
-            OwnOption("--json", PATH, "Write all answers here, as JSON", dest="json_path"),
-            OwnOption("--csv", PATH, "Write a table of all answers here", dest="csv_path"),
-            OwnOption("--plot", PATH, "Draw each recording with its answer into this folder",
-                      dest="plot_dir"),
-            *READING_OPTIONS,
-        ),
-        ("paths...",),
-    ),
-    "explain": Stage(
-        "Show which leads and beats of an ECG file carried the model's decision",
-        (*WORKSPACE, "machine", "decisions"), explain,
-        (
-            OwnOption("--label", str, "Label to explain (default: the likeliest that is decided)"),
-            OwnOption("--method", click.Choice(["integrated_gradients", "grad_cam", "occlusion"]),
-                      "How", "integrated_gradients"),
-            OwnOption("--model", PATH, "Model file (default: this run's best model)"),
-            OwnOption("--json", PATH, "Write the explanation here, as JSON", dest="json_path"),
-            OwnOption("--plot", PATH, "Draw it here (default: <name>_explained.png)",
-                      dest="plot_path"),
-            *READING_OPTIONS,
-        ),
-        ("path",),
-    ),
-    "export": Stage(
-        "Write a model as one file for other programs, and check that it answers the same",
-        (*WORKSPACE, "machine", "decisions"), export,
-        (
-            OwnOption("--format", click.Choice(["onnx", "torchscript", "torch-export"]),
-                      "Form of the file", "onnx"),
-            OwnOption("--model", PATH, "Model file (default: this run's best model)"),
-            OwnOption("--output", PATH, "File to write (default: beside the model)"),
-            OwnOption("--int8", bool, "8-bit integers: smaller and faster, a little less exact"),
-        ),
-    ),
-    "serve": Stage(
-        "Serve a model to programs and to a browser, on this machine alone unless told otherwise",
-        (*WORKSPACE, "machine"), serve,
-        (
-            OwnOption("--model", PATH, "Model file (default: this run's best model)"),
-            OwnOption("--host", str, "Address to listen on", "127.0.0.1"),
-            OwnOption("--port", click.IntRange(0, 65535), "Port; 0 takes any", 8000),
-            OwnOption("--token", str, "Token that clients must show (or EINTHOVEN_TOKEN)", ""),
-        ),
-    ),
-    "compare": Stage(
-        "Compare the scores of two runs on the records that both have scored",
-        (*WORKSPACE, "evaluate"), compare,
-        (OwnOption("--output", PATH, "Write the comparison here, as JSON"),),
-        ("first", "second"),
-    ),
-    "crossval": Stage(
-        "Train and score on one part of the patients after the other, or on one archive",
-        (*ALL_GROUPS, "crossval"), crossval,
-    ),
-    "report": Stage("Write one HTML page about a run", WORKSPACE, report),
-    "run": Stage("label, prepare, train and report; skips what is up to date",
-                 ALL_GROUPS, run),
-    "config": Stage("Print every setting, its value and where that came from", ALL_GROUPS,
-                    show_config),
-}  # fmt: skip

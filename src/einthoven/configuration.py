@@ -23,6 +23,7 @@ from einthoven.settings import (
     allowed_values,
     did_you_mean,
     listed_parts,
+    without_password,
 )
 
 CONFIG_NAME = "einthoven.toml"
@@ -40,6 +41,7 @@ def load_settings(
     flags: Mapping[str, Any] | None = None,
     config_path: Path | None = None,
     defaults: Mapping[str, Any] | None = None,
+    flag_origin: str = "flag",
 ) -> LoadedSettings:
     """Merge flags, environment and TOML file, and check everything at once.
 
@@ -47,6 +49,7 @@ def load_settings(
         flags: field name to value; None counts as not given.
         config_path: a TOML file; by default ``einthoven.toml`` in the workspace, if any.
         defaults: a command's own, in place of those of `Settings`.
+        flag_origin: what ``flags`` are called when something is wrong with them.
 
     Raises:
         ConfigError: lists every problem: the value found, where, and what is allowed.
@@ -62,7 +65,7 @@ def load_settings(
     for origin, source in (
         (path.name, file_values),
         ("environment", environment),
-        ("flag", given),
+        (flag_origin, given),
     ):
         values.update(source)
         origins.update(dict.fromkeys(source, origin))
@@ -128,5 +131,7 @@ def _explain(name: str, problem: Any, value: Any, origin: str) -> str:
     if name in LISTED_NAMES:
         unknown = [part for part in listed_parts(value) if part not in LISTED_NAMES[name]]
         hint = did_you_mean((unknown or [""])[0], LISTED_NAMES[name])
-    shown = repr(value) if isinstance(value, str) and not value.strip() else value
+    shown = value
+    if isinstance(value, str):
+        shown = without_password(value) if value.strip() else repr(value)
     return f"{name.upper()} is {shown} ({origin}); use {allowed_values(name)}{hint}"

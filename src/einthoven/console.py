@@ -1,19 +1,20 @@
 """What a person sees while a command runs: log lines, progress bars, tables.
 
-A terminal gets tqdm bars; anything else (a file, a pipe, a CI log) gets plain lines, at most one
-every few seconds.
+A terminal gets tqdm bars, a notebook too, in its own output; anything else (a file, a pipe, a CI
+log) gets plain lines, at most one every few seconds.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 T = TypeVar("T")
 
@@ -21,6 +22,9 @@ log = logging.getLogger("einthoven")
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 SECONDS_BETWEEN_STATUS = 0.5
+# Of few items, a quarter; of many, this share and no fewer than these.
+SHARE_BEFORE_ESTIMATE = 0.02
+ITEMS_BEFORE_ESTIMATE = 10
 
 
 def is_first_process() -> bool:
@@ -28,12 +32,18 @@ def is_first_process() -> bool:
     return not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "") in ("", "0")
 
 
+def is_in_notebook() -> bool:
+    """Whether a notebook's kernel runs this."""
+    return "ipykernel" in sys.modules
+
+
 def setup_logging(quiet: bool = False) -> None:
     """Send log lines to standard error; ``quiet`` leaves only warnings and errors.
 
-    Of several processes that do the same, only the first says anything.
+    A notebook, which shows standard error on red, gets them as ordinary output. Of several
+    processes that do the same, only the first says anything.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stdout if is_in_notebook() else sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -63,7 +73,7 @@ def progress(
         total = len(items)
     if not log.isEnabledFor(logging.INFO):
         yield from items
-    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
+    elif sys.stderr.isatty() or is_in_notebook():
         yield from _bar(items, desc, total, unit, first, status)
     else:
         yield from _plain_progress(items, desc, total, unit, first, status)
@@ -77,7 +87,11 @@ def _bar(
     first: int,
     status: Callable[[], str],
 ) -> Iterator[T]:
-    with tqdm(desc=desc, total=total, unit=unit, initial=first, leave=False) as bar:
+    where: dict[str, Any] = {}
+    if is_in_notebook():
+        # What is over before the delay leaves no trace.
+        where = {"file": NotebookLine(), "ncols": 100, "mininterval": 0.5, "delay": 0.5}
+    with tqdm(desc=desc, total=total, unit=unit, initial=first, leave=False, **where) as bar:
         said = 0.0
         for item in items:
             yield item
@@ -86,6 +100,26 @@ def _bar(
                 said = now
                 bar.set_postfix_str(status(), refresh=False)
             bar.update()
+
+
+class NotebookLine(io.TextIOBase):
+    """A line of a notebook's output that is drawn again in its place, and empty in the end.
+
+    Widgets do so too, but a notebook that was executed and saved shows what they began with.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def write(self, text: str) -> int:
+        from IPython import display as notebook
+
+        shown, display = {"text/plain": text.strip()}, cast(Any, notebook.display)
+        if self._handle is not None:
+            self._handle.update(shown, raw=True)
+        elif text.strip():
+            self._handle = display(shown, raw=True, display_id=True)
+        return len(text)
 
 
 def _plain_progress(
@@ -104,9 +138,24 @@ def _plain_progress(
             said = now
             passed = now - started
             of_total = f"{done:,} of {total:,}" if total else f"{done:,}"
-            left = f", {passed / (done - first) * (total - done):.0f} s left" if total else ""
+            left = time_left(done - first, total - done, passed) if total else ""
             words = f"  {status()}" if status() else ""
             log.info("%s: %s %s, %.0f s%s%s", desc, of_total, unit, passed, left, words)
+
+
+def time_left(n_done: int, n_left: int, seconds: float) -> str:
+    """How long the rest will take, in words; nothing before enough is done to tell.
+
+    The first items come late: processes start, files are opened.
+
+    >>> time_left(1, 2367, 14.0), time_left(592, 1776, 30.0)
+    ('', ', 90 s left')
+    """
+    n_all = n_done + n_left
+    is_enough = n_done >= SHARE_BEFORE_ESTIMATE * n_all and n_done >= min(
+        ITEMS_BEFORE_ESTIMATE, n_all / 4
+    )
+    return f", {seconds / n_done * n_left:.0f} s left" if is_enough else ""
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.bootstrap import INTERVAL_METHOD, ScoreName
+from einthoven.cluster_training import train_on_engine
 from einthoven.comparison.scored_runs import (
     OUT_OF_FOLD_PREDICTIONS,
     predictions_from_table,
@@ -36,7 +37,7 @@ from einthoven.settings import Settings
 from einthoven.splits import N_FOLDS, is_counted
 from einthoven.store import Store, label_matrix
 from einthoven.summary import SCORE_TITLES, SUMMARY_SCORES, headline_how, score_texts
-from einthoven.training import open_data, train_production
+from einthoven.training import open_data
 
 CROSSVAL_RUN = "crossval"
 MIN_RECORDS_TO_HOLD_OUT = 100
@@ -224,7 +225,7 @@ def run_part(
     own = {name: "crossval" for name in ("run_name", "hold_out")}
     try:
         told |= describe_split(part.settings, store)
-        train_production(part.settings, {**origins, **own})
+        train_on_engine(part.settings, {**origins, **own})
         metrics = evaluate_detailed(part.settings)
     except (RunStopped, ConfigError):
         raise

@@ -89,6 +89,8 @@ def own_device(device: torch.device, processes: Processes) -> torch.device:
 def joined_processes(processes: Processes, device: torch.device) -> Iterator[None]:
     """Join this job's other processes, and take leave of them at the end.
 
+    Where somebody else, such as Ray, has made them join already, they stay so.
+
     Raises:
         ProcessLost: one of them has died.
     """
@@ -97,8 +99,12 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    is_joined = distributed.is_initialized()
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        if not is_joined:
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            )
         yield
         # One that goes while another still writes can abort both.
         wait_for_processes(processes)
@@ -119,10 +125,16 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
             "The same command goes on from the last save"
         ) from error
     finally:
-        if distributed.is_initialized():
-            # What still holds the group when Python ends would abort the process.
-            gc.collect()
-            distributed.destroy_process_group()
+        if not is_joined:
+            leave_processes()
+
+
+def leave_processes() -> None:
+    """Take leave of the other processes, wherever they are; one that waits for this one hears."""
+    if distributed.is_initialized():
+        # What still holds the group when Python ends would abort the process.
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

@@ -7,11 +7,13 @@
     ├── DataError        an archive, mapping, store or manifest that cannot be used
     │   ├── RecordError  one record that cannot be read; the run goes on without it
     │   └── SplitError   splits that share a patient, or cannot be made
+    ├── DownloadError    a file that cannot be fetched, or is not what its archive says
     ├── CheckpointError  a checkpoint that is damaged or belongs to another run
     ├── ExportError      an exported model that does not answer as its model does
     ├── MemoryShortage   a batch that does not fit into memory
     ├── ProcessLost      another process of the same job has died
-    └── RunStopped       a signal has asked the run to stop; it has saved its state
+    ├── RunStopped       a signal has asked the run to stop; it has saved its state
+    └── RunGivenUp       a search has ended the run, which promises less than others did
 
 Each message says what was found and what to do. Anything else that is raised is a defect of ours.
 """
@@ -43,6 +45,10 @@ class SplitError(DataError):
     """Splits share a patient, or cannot be made."""
 
 
+class DownloadError(EinthovenError):
+    """A file cannot be fetched, or is not what its archive says."""
+
+
 class CheckpointError(EinthovenError):
     """A checkpoint is damaged, or belongs to another run."""
 
@@ -69,3 +75,7 @@ class RunStopped(EinthovenError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class RunGivenUp(EinthovenError):
+    """A search has ended the run after an epoch, because it promises less than others did there."""

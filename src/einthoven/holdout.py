@@ -9,23 +9,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from einthoven.columns import rows_where
 from einthoven.console import plural
+from einthoven.dealing import dealing_order, group_table
 from einthoven.errors import SplitError
 from einthoven.settings import did_you_mean
-from einthoven.splits import (
-    N_FOLDS,
-    SPLITS,
-    check_patients_disjoint,
-    dealing_order,
-    group_table,
-    is_counted,
-    masks_of_folds,
-)
+from einthoven.split_records import SPLITS, SplitRecords
+from einthoven.splits import N_FOLDS, check_patients_disjoint, is_counted, masks_of_folds
 
 # The test split --------------------------------------------------------------------------------
 
 
-def hold_out_records(manifest: pd.DataFrame, hold_out: str) -> dict[str, list[str]]:
+def hold_out_records(manifest: pd.DataFrame, hold_out: str) -> dict[str, SplitRecords]:
     """Train, val and test records with some folds, or an archive, as the test.
 
     Args:
@@ -47,11 +42,10 @@ def hold_out_records(manifest: pd.DataFrame, hold_out: str) -> dict[str, list[st
             raise SplitError(
                 f"HOLD_OUT is {hold_out}, which leaves no labelled record to {purpose}"
             )
-    records, group = manifest["record"].to_numpy(), manifest["patient_group"]
-    in_any = np.logical_or.reduce(list(chosen.values()))
+    group = manifest["patient_group"]
     number = np.select([chosen[split] for split in SPLITS], list(range(len(SPLITS))), -1)
-    check_patients_disjoint(number[in_any], group[in_any], "patient group")
-    return {split: records[chosen[split]].tolist() for split in SPLITS}
+    check_patients_disjoint(number, group, "patient group")
+    return {split: SplitRecords(manifest, rows_where(chosen[split])) for split in SPLITS}
 
 
 def _names_of_archives_like_numbers(manifest: pd.DataFrame) -> set[str]:
@@ -126,7 +120,7 @@ def halve_records(
         Row numbers of the half that selects the epoch, and of the half that calibrates; the second
         is empty where all records are of one patient.
     """
-    part = manifest.iloc[rows]
+    part = manifest[["archive", "patient_group", "duplicate_of", "labels"]].iloc[rows]
     group, names = pd.factorize(part["patient_group"])
     table = group_table(part, group, len(names))
     table = table.assign(order=np.random.default_rng([seed, 3]).permutation(len(names)))

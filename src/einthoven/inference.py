@@ -24,7 +24,7 @@ from einthoven.batches import (
 from einthoven.checkpoint import ModelInput, TrainedModel
 from einthoven.console import plural, progress
 from einthoven.errors import ConfigError
-from einthoven.residency import ResidencyWish, settle_residency
+from einthoven.residency import ResidencyWish, choose_residency
 from einthoven.resources import is_out_of_memory, release_memory
 from einthoven.store import Store
 from einthoven.views import PLAIN_VIEW, RecordView
@@ -50,7 +50,7 @@ def predict_records(
         ``(n_records, n_classes)`` float32.
     """
     listed = list_windows(store, record_indices)
-    kept = settle_residency(store, len(listed.table), trained.device, residency)
+    kept = choose_residency(len(listed.table), store.target_samples, trained.device, residency)
     source = open_windows(store, listed, trained.device, kept)
     return predict_windows(
         trained.model, trained.input, trained.single, source, listed, "Predicting", views

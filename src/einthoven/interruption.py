@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import signal as os_signals
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 # What clusters, containers and terminals send to end a program.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (os_signals.SIGINT, os_signals.SIGTERM)
 STANDARD_ERROR = 2
 STOPPING = b"Stopping as soon as this is saved (once more Ctrl-C: at once, unsaved)\n"
 
@@ -28,7 +28,7 @@ class StopRequest:
 
     def receive(self, signal_number: int, frame: FrameType | None) -> None:
         """Note the signal; a second Ctrl-C does not wait for the step any more."""
-        if self.signal_number and signal_number == signal.SIGINT:
+        if self.signal_number and signal_number == os_signals.SIGINT:
             raise KeyboardInterrupt
         if not self.signal_number:
             self.signal_number = signal_number
@@ -38,25 +38,39 @@ class StopRequest:
                 os.write(STANDARD_ERROR, STOPPING)
 
 
+# Those of this process that `held_signals` has given out.
+_OPEN_REQUESTS: list[StopRequest] = []
+
+
 @contextmanager
 def held_signals() -> Iterator[StopRequest]:
     """Within, signals that would end the process only leave a note.
 
-    Outside the main thread, where Python takes no signals, nothing is changed.
+    Outside the main thread, where Python takes no signals, only `ask_to_stop` leaves one.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        _OPEN_REQUESTS.append(request)
+        try:
+            yield request
+        finally:
+            _OPEN_REQUESTS.remove(request)
         return
-    before = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
+    before = {number: os_signals.signal(number, request.receive) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            os_signals.signal(number, handler)
+
+
+def ask_to_stop(signal_number: int) -> None:
+    """Leave the note of a signal that has come to another process, for this one's other threads."""
+    for request in list(_OPEN_REQUESTS):
+        request.signal_number = request.signal_number or signal_number
 
 
 def ignore_termination() -> None:
     """Let SIGTERM no longer end this process, which is about to end by itself."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os_signals.signal(os_signals.SIGTERM, os_signals.SIG_IGN)

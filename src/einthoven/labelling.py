@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from einthoven.columns import number_few
 from einthoven.console import format_table, log, plural, progress
+from einthoven.download.ledger import unfinished_download
 from einthoven.errors import ConfigError, DataError, RecordError
 from einthoven.files import (
     NOT_DONE_YET,
@@ -28,6 +30,7 @@ from einthoven.labels.edits import (
     apply_edits,
     keyed_lines,
     read_mapping_lines,
+    read_plain_mapping,
 )
 from einthoven.labels.mapping import (
     MAPPING_COLUMNS,
@@ -89,6 +92,9 @@ def _label_or_skip(settings: Settings, say_skipped: bool) -> pd.DataFrame:
     single = label_set.single if settings.task == "auto" else settings.task == "single"
     found, remarks = find_archives(settings.archives_dir)
     archives = choose_archives(found, settings.archives, settings.archives_dir, remarks)
+    for archive in archives:
+        if said := unfinished_download(archive.name, archive.folder, settings.archives_dir):
+            log.warning("%s", said)
     inputs = _label_inputs(settings, label_set, single, archives)
     mapping_path = settings.workspace.mapping_path
     stamp_path = settings.workspace.step_path("label")
@@ -146,21 +152,21 @@ def read_mapping(path: Path) -> pd.DataFrame:
     """
     if not path.exists():
         raise DataError(f"{path} is not there; run `einthoven label` first")
-    # A step that needs the mapping may meet one that an earlier version wrote.
-    advice = "Run `einthoven label` to have it made again; edits stay."
-    lines = read_mapping_lines(path, MAPPING_COLUMNS, advice)
-    table = pd.DataFrame(
-        [[line.values.get(name, "") for name in MAPPING_COLUMNS] for line in lines],
-        columns=list(MAPPING_COLUMNS),
-        dtype=object,
-    )
-    for name in MAPPING_COLUMNS:
-        if name in ("age", "fold"):
-            decimal = table[name].astype(str).str.replace(",", ".", regex=False)
-            table[name] = pd.to_numeric(decimal, errors="coerce").astype("float64")
-        else:
-            table[name] = table[name].astype(str)
-    return table
+    columns = read_plain_mapping(path, MAPPING_COLUMNS)
+    if columns is None:
+        # A step that needs the mapping may meet one that an earlier version wrote.
+        advice = "Run `einthoven label` to have it made again; edits stay."
+        lines = read_mapping_lines(path, MAPPING_COLUMNS, advice)
+        columns = {
+            name: pd.Series([line.values.get(name, "") for line in lines], dtype=object).astype(str)
+            for name in MAPPING_COLUMNS
+        }
+    for name in ("age", "fold"):
+        numbers, texts = number_few(columns[name])
+        decimal = pd.Series(texts, dtype=object).astype(str).str.replace(",", ".", regex=False)
+        values = pd.to_numeric(decimal, errors="coerce").astype("float64").to_numpy()
+        columns[name] = pd.Series(values[numbers], dtype="float64")
+    return pd.DataFrame(columns, copy=False)
 
 
 # Mapping -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from einthoven.cluster_training import train_on_engine
 from einthoven.distributed import processes_here
 from einthoven.evaluation import evaluate_detailed
 from einthoven.files import read_json
@@ -17,7 +18,6 @@ from einthoven.prediction import run_inference_examples
 from einthoven.settings import Settings
 from einthoven.smoke import run_smoke_test, smoke_results_path, smoke_summary
 from einthoven.summary import evaluation_summary
-from einthoven.training import train_production
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def run_mode(settings: Settings, origins: Mapping[str, str] | None = None) -> Mo
         origins: setting to where its value came from.
 
     Raises:
-        EinthovenError: as `train_production`, `evaluate_detailed` and `run_inference_examples`; the
+        EinthovenError: as `train_on_engine`, `evaluate_detailed` and `run_inference_examples`; the
             stages of a smoke test raise none of them, but say so in the outcome.
         RunStopped: Ctrl-C or SIGTERM came while it trained.
     """
@@ -52,7 +52,7 @@ def run_mode(settings: Settings, origins: Mapping[str, str] | None = None) -> Mo
         results = run_smoke_test(settings, origins)
         summary = smoke_summary(results, smoke_results_path(settings.workspace))
         return ModeOutcome(summary, results["verdict"] == "passed")
-    train_production(settings, origins)
+    train_on_engine(settings, origins)
     if settings.dry_run or not is_first:
         return ModeOutcome()
     metrics = evaluate_detailed(settings)

@@ -6,9 +6,8 @@ setting redoes its chunk, any chunk the audit, a label or the seed only the mani
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,12 +22,12 @@ from einthoven.chunks import (
     Chunk,
     CollectedChunks,
     collect_chunks,
-    is_chunk_done,
     plan_chunks,
     remove_orphans,
     signal_settings,
 )
-from einthoven.console import format_table, log, plural, progress
+from einthoven.columns import digest_of_rows, number_few, number_texts, texts_of
+from einthoven.console import format_table, log, plural
 from einthoven.errors import DataError
 from einthoven.files import (
     NOT_DONE_YET,
@@ -38,27 +37,29 @@ from einthoven.files import (
     stamp_step,
     step_changes,
     write_csv,
-    write_json,
     write_parquet,
 )
 from einthoven.labelling import label_archives
 from einthoven.labels.mapping import split_labels
 from einthoven.labels.sets import load_label_set
-from einthoven.records import LEADS
+from einthoven.making import make_shards, share_shards
 from einthoven.settings import Settings
-from einthoven.shards import DEFECT_REASON, prepare_chunk
-from einthoven.splits import (
+from einthoven.shards import DEFECT_REASON
+from einthoven.split_records import (
     SPLITS,
+    read_split_facts,
+    read_splits,
+    rows_in_manifest,
+    write_splits,
+)
+from einthoven.splits import (
     assign_folds,
     check_splits,
     group_patients,
-    is_counted,
     make_splits,
-    read_splits,
     subset_records,
 )
 from einthoven.store import MANIFEST_COLUMNS, PREPARE_HINT, Store, open_store, store_of_manifest
-from einthoven.workers import in_processes
 
 # What the set of shards depends on, under a name that reads well before "has changed".
 STORE_CONTENT = "what the store is made from"
@@ -101,18 +102,20 @@ def prepare_archives(settings: Settings) -> Prepared:
     stamp_path = workspace.step_path("prepare")
     changes = step_changes(stamp_path, inputs) or _damage(workspace)
     if not changes:
+        share_shards(settings, chunks)
         log.info("prepare: nothing has changed since the store was made; skipped")
         return _count_prepared(workspace, mapping, len(rows), len(chunks))
     if changes != list(NOT_DONE_YET):
         log.info("prepare: %s", "; ".join(changes))
     stamp_path.unlink(missing_ok=True)
-    n_made = make_shards(chunks, workspace.records_dir, how, settings.prepare_workers)
+    n_made = make_shards(settings, chunks, how)
     prepared = collect_chunks(chunks, workspace.records_dir, mapping)
     manifest = _make_manifest(settings, prepared, mapping, how, inputs[STORE_CONTENT])
     remove_orphans(workspace.records_dir, [chunk.name for chunk in chunks])
     if not _warn_of_defects(prepared.rejected):
         stamp_step(stamp_path, inputs)
-    splits, labels = read_splits(workspace.splits_path), load_label_set(settings.label_set).labels
+    splits = read_splits(workspace.splits_path, manifest)
+    labels = load_label_set(settings.label_set).labels
     log.info("\n%s", format_prepared(mapping, rows, manifest, prepared.rejected))
     if len(prepared.rejected):
         log.info("\n%s", format_rejected(prepared.rejected["reason"], workspace.rejected_path))
@@ -154,7 +157,8 @@ def _damage(workspace: Workspace) -> list[str]:
         if not path.exists():
             return [f"{path.name} is gone; it is made again"]
     try:
-        check_splits(read_splits(workspace.splits_path), open_store(workspace).manifest)
+        manifest = open_store(workspace).manifest
+        check_splits(read_splits(workspace.splits_path, manifest), manifest)
     except DataError as error:
         # Its advice, to run this very step, is being taken.
         return [str(error).partition(f"; {PREPARE_HINT}")[0] + "; what is wrong is made again"]
@@ -164,8 +168,8 @@ def _damage(workspace: Workspace) -> list[str]:
 def _count_prepared(
     workspace: Workspace, mapping: pd.DataFrame, n_chosen: int, n_chunks: int, n_made: int = 0
 ) -> Prepared:
-    splits = read_splits(workspace.splits_path)
-    n_stored = int(splits["audit"]["n_records"])
+    audit = read_split_facts(workspace.splits_path)["audit"]
+    n_stored = int(audit["n_records"])
     return Prepared(
         n_found=len(mapping),
         n_not_selected=len(mapping) - n_chosen,
@@ -173,54 +177,8 @@ def _count_prepared(
         n_rejected=n_chosen - n_stored,
         n_chunks=n_chunks,
         n_chunks_made=n_made,
-        n_pairs=int(splits["audit"]["n_pairs"]),
+        n_pairs=int(audit["n_pairs"]),
     )
-
-
-# Shards ----------------------------------------------------------------------------------------
-
-
-def make_shards(
-    chunks: Sequence[Chunk], records_dir: Path, how: Mapping[str, Any], n_workers: int
-) -> int:
-    """Make the shards that are not there yet, in parallel.
-
-    Args:
-        chunks: of `plan_chunks`.
-        records_dir: where shards lie.
-        how: of `signal_settings`.
-        n_workers: processes; 0 is one per core.
-
-    Returns:
-        How many were made.
-
-    Raises:
-        DataError: the disk is full, or a worker process was killed.
-    """
-    records_dir.mkdir(parents=True, exist_ok=True)
-    window_bytes = 2 * len(LEADS) * how["target_samples"]
-    pending = [c for c in chunks if not is_chunk_done(records_dir, c.name, window_bytes)]
-    if not pending:
-        return 0
-    n_records = sum(len(chunk.rows) for chunk in pending)
-    n_before = len(chunks) - len(pending)
-    log.info(
-        "preparing %s in %s%s",
-        plural(n_records, "record"),
-        plural(len(pending), "chunk"),
-        f" ({plural(n_before, 'chunk')} done before)" if n_before else "",
-    )
-    calls = [(str(records_dir), chunk.name, chunk.sources, dict(how)) for chunk in pending]
-    # Closed at once when interrupted, so that the workers end.
-    with contextlib.closing(in_processes(prepare_chunk, calls, n_workers)) as sizes:
-        for _ in progress(_one_by_one(sizes), desc="preparing", total=n_records, unit="records"):
-            pass
-    return len(pending)
-
-
-def _one_by_one(sizes: Iterable[int]) -> Iterator[int]:
-    for size in sizes:
-        yield from range(size)
 
 
 # Manifest, audit, splits -----------------------------------------------------------------------
@@ -260,19 +218,26 @@ def _make_manifest(
     )
     write_parquet(workspace.manifest_path, manifest)
     write_csv(workspace.rejected_path, prepared.rejected[list(REJECTED_COLUMNS)])
-    write_json(workspace.splits_path, splits)
+    write_splits(workspace.splits_path, splits)
     return manifest
 
 
 def _join_mapping(stored: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
     """The manifest without groups, folds and copies, which follow from it."""
-    of_mapping = mapping.iloc[stored["mapping_row"]].reset_index(drop=True)
+    rows = stored["mapping_row"].to_numpy()
+    # Mostly all of them, in their order.
+    is_whole = len(rows) == len(mapping) and bool((rows == np.arange(len(rows))).all())
+    of_mapping = mapping if is_whole else mapping.iloc[rows].reset_index(drop=True)
     manifest = stored.drop(columns="mapping_row")
     copied = ("archive", "record_id", "patient_id", "label_quality", "age", "sex", "device", "site")
     for name in copied:
         manifest[name] = of_mapping[name]
     manifest["record"] = of_mapping["archive"] + "/" + of_mapping["record_id"]
-    manifest["labels"] = [list(split_labels(text)) for text in of_mapping["labels"]]
+    numbers, texts = number_few(of_mapping["labels"])
+    lists = np.empty(len(texts), object)
+    for number, text in enumerate(texts):
+        lists[number] = list(split_labels(text))
+    manifest["labels"] = lists[numbers]
     return manifest.assign(patient_group="", duplicate_of="", fold=0)
 
 
@@ -301,11 +266,11 @@ def summarise_audit(manifest: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, An
         "n_records": len(manifest),
         "n_pairs": len(pairs),
         "n_duplicates": int((manifest["duplicate_of"] != "").sum()),
-        "n_groups": int(manifest["patient_group"].nunique()),
-        "n_unlabelled": int((manifest["labels"].str.len() == 0).sum()),
+        "n_groups": len(number_texts(texts_of(manifest["patient_group"]), len(manifest))[1]),
+        "n_unlabelled": sum(len(names) == 0 for names in manifest["labels"].to_numpy()),
         "pairs": pairs[["record", "copy"]].head(100).to_numpy().tolist(),
         "store": manifest.attrs.get("digest", ""),
-        "digest": digest(manifest[columns].to_numpy().tolist()),
+        "digest": digest_of_rows(manifest[columns]),
     }
 
 
@@ -356,14 +321,15 @@ def format_rejected(reasons: pd.Series[str], path: Path) -> str:
 
 def format_splits(manifest: pd.DataFrame, splits: Mapping[str, Any], labels: Sequence[str]) -> str:
     """A table of records per split and label, in the order of ``labels``, and of patients."""
-    counted = manifest[is_counted(manifest)].set_index("record")
-    parts = {split: counted.loc[splits[split]] for split in SPLITS}
-    counts = [Counter(chain.from_iterable(part["labels"])) for part in parts.values()]
+    rows = [rows_in_manifest(manifest, splits[split]) for split in SPLITS]
+    parts = [manifest[["labels", "patient_group"]].iloc[of_split] for of_split in rows]
+    counts = [Counter(chain.from_iterable(part["labels"])) for part in parts]
     lines: list[list[object]] = [
         [label, *(count[label] for count in counts)]
         for label in labels
         if any(label in count for count in counts)
     ]
-    lines.append(["records", *(len(part) for part in parts.values())])
-    lines.append(["patients", *(part["patient_group"].nunique() for part in parts.values())])
+    lines.append(["records", *(len(part) for part in parts)])
+    groups = (number_texts(texts_of(part["patient_group"]), len(part)) for part in parts)
+    lines.append(["patients", *(len(first_rows) for _, first_rows in groups)])
     return format_table(["label", *SPLITS], lines)

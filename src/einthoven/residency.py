@@ -129,7 +129,10 @@ def choose_residency(
 def settle_residency(
     store: Store, n_windows: int, device: torch.device, wish: ResidencyWish = "auto"
 ) -> Residency:
-    """Choose for all windows that are to be kept together, and say so; see `choose_residency`."""
+    """Choose for all windows of a run, which are kept together, and say so.
+
+    What reads some of a run's windows again (a prediction, a score) asks `choose_residency`.
+    """
     residency = choose_residency(n_windows, store.target_samples, device, wish)
     log.info("%s", residency_line(n_windows, store.target_samples, device, residency))
     return residency
@@ -165,4 +168,5 @@ def _free_on(device: torch.device) -> tuple[int, str]:
 
 
 def _told_size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.2f} GiB"
+    """Bytes in a unit that says something."""
+    return f"{n_bytes / 2**30:,.2f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.1f} MiB"

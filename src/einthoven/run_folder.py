@@ -25,12 +25,15 @@ WITHOUT_EFFECT = {
 # What a run that was killed while it wrote leaves behind.
 UNFINISHED_FILES = (".*-????????.pth", ".*-????????.json", ".*-????????.parquet")
 
+# In a search's run: which process may write there.
+OWNER_FILE = "trial_owner.txt"
+
 # What training, evaluation and report write into a run's three folders.
 CHECKPOINT_FILES = (
     ".steps/train.json", ".steps/evaluate.json", ".steps/examples.json",
     ".steps/report.json",
     "last_checkpoint.pth", "previous_checkpoint.pth", "damaged_checkpoint.pth", "best_model.pth",
-    "run.json", "training_history.json", "not_finite.json", "tracking.json",
+    "run.json", "training_history.json", "not_finite.json", "tracking.json", OWNER_FILE,
     "metrics_epoch_*.json", "test_metrics.json", "predictions.parquet", "inference_examples.json",
     *UNFINISHED_FILES,
 )  # fmt: skip

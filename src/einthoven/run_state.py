@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class TrainState:
         saved_at: when this process last saved, by `time.monotonic`; not saved.
         skipped: number, figures and records of the last steps, while each of them had to be left
             out; not saved.
+        before_save: called before this process writes to the run's folder; what it raises ends the
+            run without writing; not saved.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class TrainState:
     best: dict[str, Any] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
     skipped: list[tuple[int, list[float], np.ndarray]] = field(default_factory=list)
+    before_save: Callable[[], None] = lambda: None
 
     @property
     def predictor(self) -> nn.Module:
@@ -294,6 +297,7 @@ def clear_old_run(run: Run) -> None:
 def save_state(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
     """Write what a stopped run goes on from; the file before it stays until the next save."""
     if run.processes.is_first:
+        state.before_save()
         values = {
             "inputs": plain_inputs(inputs),
             "made_with": made_with(run),
@@ -309,6 +313,7 @@ def save_epoch(run: Run, state: TrainState, inputs: Mapping[str, Any], improved:
     if improved:
         state.best = best_model_values(run, state)
     if run.processes.is_first:
+        state.before_save()
         if improved:
             write_checkpoint(run.workspace.best_model_path, state.best)
         write_json(folder / f"metrics_epoch_{state.epoch:03d}.json", state.history[-1])

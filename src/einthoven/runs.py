@@ -23,6 +23,7 @@ from einthoven.batches import (
 )
 from einthoven.challenge_score import fits_challenge
 from einthoven.checkpoint import ModelInput
+from einthoven.columns import number_few, number_lists
 from einthoven.console import plural
 from einthoven.distributed import ALONE, Processes, share_of
 from einthoven.errors import ConfigError, DataError
@@ -32,14 +33,9 @@ from einthoven.labels.sets import load_label_set
 from einthoven.objective import balanced_weights
 from einthoven.residency import Residency, settle_residency
 from einthoven.settings import Settings
-from einthoven.splits import (
-    check_splits,
-    read_splits,
-    rows_of_records,
-    subset_records,
-    tell_records,
-)
-from einthoven.store import Store, label_matrix
+from einthoven.split_records import SPLITS, read_splits, rows_in_manifest, tell_records
+from einthoven.splits import check_splits, subset_records
+from einthoven.store import Store, label_flags
 
 MODE_RECORDS = {"smoke": 256, "medium": 5000}
 
@@ -264,7 +260,7 @@ def run_splits(settings: Settings, store: Store) -> dict[str, Any]:
         DataError: there are none.
         SplitError: they share a patient, or cannot be made.
     """
-    splits = read_splits(settings.workspace.splits_path)
+    splits = read_splits(settings.workspace.splits_path, store.manifest)
     check_splits(splits, store.manifest)
     if settings.hold_out:
         splits |= hold_out_records(store.manifest, settings.hold_out)
@@ -276,15 +272,11 @@ def chosen_records(
 ) -> dict[str, np.ndarray]:
     """Row numbers of the manifest per split; a seeded subset of them in a mode that asks for it."""
     limit = MODE_RECORDS.get(settings.run_mode)
-    manifest = store.manifest
-    kept = np.ones(len(manifest), bool)
-    if limit:
-        kept[:] = False
-        kept[subset_records(manifest, limit, settings.split_seed)] = True
-    rows = {
-        split: rows_of_records(manifest["record"], splits[split])
-        for split in ("train", "val", "test")
-    }
+    rows = {split: rows_in_manifest(store.manifest, splits[split]) for split in SPLITS}
+    if not limit:
+        return rows
+    kept = np.zeros(len(store.manifest), bool)
+    kept[subset_records(store.manifest, limit, settings.split_seed)] = True
     return {split: indices[kept[indices]] for split, indices in rows.items()}
 
 
@@ -315,7 +307,7 @@ def open_split(
     # Every process draws from the whole training split, and validates its share.
     mine = share_of(records, processes) if name == "val" else records
     listed = list_windows(store, mine)
-    targets = label_matrix(store.manifest[["labels"]].iloc[records], labels).astype(np.uint8)
+    targets = label_flags(store.manifest[["labels"]].iloc[records], labels)
     return SplitData(records, targets, listed, open_windows(store, listed, device, residency))
 
 
@@ -383,7 +375,7 @@ def store_differences(settings: Settings, store: Store, splits: Mapping[str, Any
 
 def _labels_per_record(settings: Settings, store: Store) -> tuple[str, str]:
     wished = "one" if has_one_label(settings) else "any number"
-    if any(len(labels) > 1 for labels in store.manifest["labels"]):
+    if any(len(labels) > 1 for labels in number_lists(store.manifest["labels"].to_numpy())[1]):
         return "any number", wished
     # One each may be all that the archives state; only the step that mapped the codes knows.
     stamp = settings.workspace.step_path("label")
@@ -393,7 +385,7 @@ def _labels_per_record(settings: Settings, store: Store) -> tuple[str, str]:
 def _archives_beside(settings: Settings, store: Store) -> tuple[str, str]:
     """The store's archives and those asked for, where the store holds others too."""
     wished = {name.strip() for name in settings.archives.split(",") if name.strip()}
-    stored = set(store.manifest["archive"])
+    stored = set(number_few(store.manifest["archive"])[1])
     if not wished or stored <= wished:
         return "", ""
     return ",".join(sorted(stored)), ",".join(sorted(wished))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -44,6 +46,7 @@ VIEW_NAMES = ("shift", "crop", "scale", "lead_dropout")
 # Folders of a workspace, and how the unnamed run is called: a run of such a name would lie in them.
 RESERVED_RUN_NAMES = (
     "default", "evaluations", "processed", "figures", "external", "mlflow", "tensorboard",
+    "tuning",
 )  # fmt: skip
 # Settings that take one word or a list with commas between.
 LISTED_NAMES = {
@@ -79,6 +82,17 @@ class Settings(BaseModel):
         None, "archives", "Folder that holds the archives (unset: Dataset in the workspace)"
     )
     archives: str = knob("", "archives", "Archives to use (unset: all that are found)")
+    mirror: str = knob(
+        "", "download",
+        "Address that takes the place of an archive's own (unset: where it is published)",
+        pattern=r"^(https?://\S+)?$",
+    )  # fmt: skip
+    download_connections: int = knob(
+        4, "download", "Files that are fetched at the same time", ge=1, le=32
+    )
+    download_rate: float = knob(
+        0.0, "download", "Most megabytes per second that are fetched (0: as many as come)", ge=0
+    )
     label_set: str = knob("five", "labels", "Classes to learn")
     task: Literal["auto", "single", "multi"] = knob(
         "auto", "labels", "One label per record, or any number (auto: as the label set says)"
@@ -107,6 +121,22 @@ class Settings(BaseModel):
     prepare_workers: int = knob(
         0, "prepare", "Processes that prepare records (0: one per core)", ge=0, le=1024
     )
+
+    # Cluster -------------------------------------------------------------------------------------
+    engine: Literal["local", "ray"] = knob(
+        "local", "cluster", "Who prepares and trains: this machine, or a Ray cluster"
+    )
+    ray_address: str = knob(
+        "", "cluster", "Ray cluster, HOST:PORT or auto (unset: one is started on this machine)"
+    )
+    store_url: str = knob(
+        "", "cluster",
+        "Folder or bucket that finished chunks are shared through, such as s3://bucket/folder",
+    )  # fmt: skip
+    train_workers: int = knob(
+        0, "cluster", "Processes of the cluster that train one model (0: one per GPU, or one)",
+        ge=0, le=4096,
+    )  # fmt: skip
 
     # Machine -------------------------------------------------------------------------------------
     device: str = knob(
@@ -216,6 +246,20 @@ class Settings(BaseModel):
         False, "crossval", "Hold out one archive after the other instead (of 100 labelled records)"
     )
 
+    # Tuning --------------------------------------------------------------------------------------
+    trials: int = knob(30, "tune", "Trials of the search, over all its processes", ge=1, le=100_000)
+    tune_minutes: float = knob(
+        0.0, "tune", "Minutes after which this process begins no new trial (0: no limit)", ge=0
+    )
+    tune_pruner: Literal["median", "none"] = knob(
+        "median", "tune", "Give up trials that are below the median of the others at an epoch"
+    )
+    study_storage: str = knob(
+        "", "tune",
+        "Where processes share a search: URL of a database, or a .journal file (unset: SQLite)",
+        repr=False,
+    )  # fmt: skip
+
     # Console -------------------------------------------------------------------------------------
     quiet: bool = knob(False, "console", "Print only results, warnings and errors")
 
@@ -232,11 +276,23 @@ class Settings(BaseModel):
         lengths = {"target_samples": WINDOW_SECONDS * fs, "crop_samples": int(CROP_SECONDS * fs)}
         return lengths | values
 
+    @field_serializer("study_storage")
+    def _hide_password(self, value: str) -> str:
+        return without_password(value)
+
     @field_validator("run_name")
     @classmethod
     def _run_name_is_free(cls, value: str) -> str:
         if value.lower() in RESERVED_RUN_NAMES:
             raise ValueError(_WORDS["run_name"])
+        return value
+
+    @field_validator("store_url")
+    @classmethod
+    def _no_password_is_kept(cls, value: str) -> str:
+        # The address is written into every run's files.
+        if without_password(value) != value:
+            raise ValueError(_WORDS["store_url"])
         return value
 
     @field_validator("label_set")
@@ -276,6 +332,20 @@ def listed_parts(value: Any) -> list[str]:
     return [part.strip() for part in str(value).split(",")]
 
 
+def without_password(url: str) -> str:
+    """A database's URL as it may be shown.
+
+    >>> without_password("postgresql://ecg:s3cr:et@host/tuning")
+    'postgresql://ecg:***@host/tuning'
+    >>> without_password("postgresql://ecg:s3cret"), without_password("postgresql://host:5432/x")
+    ('postgresql://ecg:***', 'postgresql://host:5432/x')
+    """
+    shown = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", url)
+    # A host was forgotten: what follows the colon is no port, so it may be a password.
+    shown = re.sub(r"(://[^:/@?\[]*):(?!\d*(?:[/?]|$))[^@]*$", r"\1:***", shown)
+    return re.sub(r"(password=)[^&]*", r"\1***", shown)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean x?"``, or nothing where no known name is near.
 
@@ -310,6 +380,7 @@ _WORDS = {
     "root": "a folder",
     "dataset_dir": "a folder",
     "archives": "names with commas between them",
+    "mirror": "an address that begins with http:// or https://",
     "label_set": f"{', '.join(LABEL_SET_NAMES)} or the path of a CSV file",
     "run_name": "letters, digits, dots, dashes and underscores (64 at most; not "
     + ", ".join(RESERVED_RUN_NAMES)
@@ -320,6 +391,10 @@ _WORDS = {
     "hold_out": "folds from 1 to 10 with commas between them, or the name of an archive",
     "test_time_augment": f"none, or names with commas between them: {', '.join(VIEW_NAMES)}",
     "device": "auto, cpu, mps, cuda or cuda:N",
+    "ray_address": "HOST:PORT or auto",
+    "store_url": "an address such as s3://bucket/folder, gs://bucket/folder or file:///folder, "
+    "without a password (those come from the environment, such as AWS_SECRET_ACCESS_KEY)",
+    "study_storage": "a URL such as postgresql://user@host/name, or the path of a .journal file",
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from einthoven.store import shard_path
 
 # Raised whenever the code here changes what a shard holds.
 SHARD_VERSION = 1
+# Whose versions may change the last bits, or what can be read at all.
+NUMERIC_LIBRARIES = ("numpy", "scipy", "wfdb", "h5py")
 # Records that are held before they are written; bounds what a worker keeps in memory.
 RECORDS_PER_FLUSH = 64
 
@@ -109,6 +112,23 @@ def _prepare_or_explain(
 # One chunk -------------------------------------------------------------------------------------
 
 
+def numeric_versions() -> dict[str, Any]:
+    """What a chunk's bits depend on beside its records and the settings."""
+    # Not asked of the modules: where nothing has changed, nobody waits for scipy.
+    libraries = {name: metadata.version(name) for name in NUMERIC_LIBRARIES}
+    return {"shards": SHARD_VERSION, **libraries}
+
+
+def versions_in_words(versions: Mapping[str, Any]) -> str:
+    """Versions as one word, which may name a folder.
+
+    >>> versions_in_words({"shards": 1, "numpy": "2.3.1+local"})
+    'shards1-numpy2.3.1_local'
+    """
+    word = "-".join(f"{name}{version}" for name, version in versions.items())
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in word)
+
+
 def prepare_chunk(
     records_dir: str, name: str, sources: Sequence[Sequence[str]], how: Mapping[str, Any]
 ) -> int:
@@ -185,6 +205,7 @@ class ShardWriter:
                 "n_windows": str(self.n_windows),
                 "n_defects": str(n_defects),
                 "content": self.content.hexdigest(),
+                "made_with": versions_in_words(numeric_versions()),
             }
         )
 

@@ -27,6 +27,7 @@ from einthoven.batches import (
     training_batches,
 )
 from einthoven.checkpoint import hardware, versions
+from einthoven.cluster_training import train_on_engine
 from einthoven.console import format_table, log, plural
 from einthoven.errors import ConfigError, DataError, EinthovenError, RecordError, RunStopped
 from einthoven.evaluation import evaluate_detailed
@@ -43,7 +44,6 @@ from einthoven.scopes import metrics_path, predictions_path
 from einthoven.settings import Settings
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT, Store, open_store, stored_signal
 from einthoven.summary import figure_text
-from einthoven.training import train_production
 
 # `predict_sample` on a record's own file and its stored prediction may differ by this: other
 # batches are other sums, and a GPU rounds coarsely.
@@ -211,7 +211,7 @@ def smoke_batches(test: SmokeTest) -> str:
 
 
 def smoke_training(test: SmokeTest) -> str:
-    train_production(test.settings, test.origins)
+    train_on_engine(test.settings, test.origins)
     history = read_json(test.settings.workspace.checkpoints_dir / "training_history.json")
     last = history[-1]
     scores = {"F1": last["val_f1_macro"], "AUROC": last["val_auroc_macro"]}

@@ -7,24 +7,29 @@ split (1–8, 9, 10) and cross-validation.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from pyarrow.compute import index_in
 
+from einthoven.columns import (
+    Texts,
+    column_of_texts,
+    empty_texts,
+    number_few,
+    number_texts,
+    rows_where,
+    taken,
+    texts_of,
+)
 from einthoven.console import log
-from einthoven.errors import DataError, SplitError
-from einthoven.files import read_json
+from einthoven.dealing import dealing_order, group_table
+from einthoven.errors import SplitError
+from einthoven.split_records import SPLITS, SplitRecords, rows_in_manifest, rows_of_records
 from einthoven.store import patient_keys
 
 N_FOLDS = 10
-RECORDS_PER_PIECE = 4096
-SPLITS = ("train", "val", "test")
 
 
 # Patients and copies ---------------------------------------------------------------------------
@@ -44,44 +49,67 @@ def group_patients(
         pairs: of `find_duplicates`.
 
     Returns:
-        ``patient_group`` and ``duplicate_of`` (empty for a canonical record), ``(n,)`` each.
+        ``patient_group`` and ``duplicate_of`` (empty for a canonical record), strings, ``(n,)``
+        each.
     """
-    n = len(manifest)
-    index = pd.Index(manifest["record"])
-    first = index.get_indexer(pd.Index(pairs["record"], dtype=object))
-    second = index.get_indexer(pd.Index(pairs["copy"], dtype=object))
-    keys = patient_keys(manifest.drop(columns="patient_group", errors="ignore"))
-    patient, _ = pd.factorize(keys)
-    recording = _components(first, second, n)
-    group = _components(patient[first], patient[second], int(patient.max(initial=-1)) + 1)[patient]
+    n, keys = len(manifest), _texts_of_patients(manifest)
+    patient, first_rows = number_texts(keys, n)
+    pair_rows = [rows_of_records(manifest["record"], pairs[name]) for name in ("record", "copy")]
+    pair_patients = [patient[rows] for rows in pair_rows]
+    # Only where a copy joins something is there anything to choose between.
+    is_joined = np.zeros(len(first_rows), bool)
+    is_joined[np.concatenate(pair_patients)] = True
+    rows = np.flatnonzero(is_joined[patient])
+    rows = rows[_order_of_choice(manifest.iloc[rows], np.asarray(published, float)[rows])]
+    recording = _first_of_joined(pair_rows, rows)
+    # Patients stand in the order of their first choice of a record.
+    patients, first_choice = np.unique(patient[rows], return_index=True)
+    patients = patients[np.argsort(first_choice, kind="stable")]
+    chosen_patient = _first_of_joined(pair_patients, patients)
+    row_of_patient = dict(zip(patients.tolist(), rows[np.sort(first_choice)].tolist(), strict=True))
+    chosen_rows = [row_of_patient[chosen_patient[number]] for number in patient[rows].tolist()]
+    group = dict(zip(rows.tolist(), keys(chosen_rows), strict=True))
+    originals = np.array([recording[row] for row in rows.tolist()], np.int64)
+    names = manifest["record"].iloc[originals].to_numpy(object)
+    copies = {row: name for row, of, name in zip(rows, originals, names, strict=True) if row != of}
+    return column_of_texts(keys, n, group), column_of_texts(empty_texts(n), n, copies)
+
+
+def _texts_of_patients(table: pd.DataFrame) -> Texts:
+    columns = table[["archive", "record_id", "patient_id"]]
+
+    def texts(rows: Any) -> np.ndarray:
+        part: pd.DataFrame = columns.iloc[rows]
+        return patient_keys(part).to_numpy(object)
+
+    return texts
+
+
+def _order_of_choice(records: pd.DataFrame, published: np.ndarray) -> np.ndarray:
+    """Positions of records, the one to be canonical first."""
     ranks = pd.DataFrame(
         {
-            "unpublished": np.isnan(np.asarray(published, float)),
-            "unknown": (manifest["patient_id"] == "").to_numpy(),
-            "shortness": -manifest["n_samples"].to_numpy(),
-            "name": manifest["record"].to_numpy(),
+            "unpublished": np.isnan(published),
+            "unknown": (records["patient_id"] == "").to_numpy(),
+            "shortness": -records["n_samples"].to_numpy(),
+            "name": records["record"].to_numpy(object),
         }
     )
-    order = ranks.sort_values(list(ranks.columns)).index.to_numpy()
-    canonical = _first_of_each(recording, order)
-    names = manifest["record"].to_numpy()
-    duplicate_of = np.where(canonical == np.arange(n), "", names[canonical])
-    return keys.to_numpy()[_first_of_each(group, order)], duplicate_of
+    return np.asarray(ranks.sort_values(list(ranks.columns)).index)
 
 
-def _components(first: np.ndarray, second: np.ndarray, n: int) -> np.ndarray:
+def _first_of_joined(pairs: Sequence[np.ndarray], order: np.ndarray) -> dict[int, int]:
+    """For each element of an order, which of those that pairs join it with comes first in it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
-    return np.asarray(connected_components(edges, directed=False)[1])
-
-
-def _first_of_each(number: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """For each element, which element of its component comes first in an order."""
-    best = np.empty(int(number.max(initial=-1)) + 1, np.int64)
-    best[number[order[::-1]]] = order[::-1]
-    return np.asarray(best[number])
+    place = {element: number for number, element in enumerate(order.tolist())}
+    ends = [[place[element] for element in side.tolist()] for side in pairs]
+    n = len(order)
+    edges = coo_array((np.ones(len(ends[0]), np.int8), (ends[0], ends[1])), shape=(n, n))
+    component = connected_components(edges, directed=False)[1]
+    best = np.unique(component, return_index=True)[1]
+    return dict(zip(order.tolist(), order[best[component]].tolist(), strict=True))
 
 
 # Folds -----------------------------------------------------------------------------------------
@@ -106,79 +134,51 @@ def assign_folds(
     Returns:
         ``(n,)`` int64, 1 to 10.
     """
-    group, names = pd.factorize(manifest["patient_group"], sort=False)
-    folds = _published_fold_of_groups(group, names, np.asarray(published, float))
-    table = group_table(manifest, group, len(names))
-    table = table.iloc[np.flatnonzero(folds == 0)]
-    shuffled = np.random.default_rng([seed, 1]).permutation(len(names))[table.index.to_numpy()]
-    table = table.assign(order=shuffled)
+    name = manifest["patient_group"]
+    group, first_rows = number_texts(texts_of(name), len(manifest))
+    folds = _published_fold_of_groups(group, len(first_rows), np.asarray(published, float), name)
+    del first_rows
+    _deal_groups(group_table(manifest, group, len(folds)), folds, seed)
+    return taken(folds, group, np.int64)
+
+
+def _deal_groups(table: pd.DataFrame, folds: np.ndarray, seed: int) -> None:
+    """Give a fold to each group of a `group_table` that has none."""
+    numbers = np.arange(len(folds), dtype=np.int32)
+    table["order"] = np.random.default_rng([seed, 1]).permutation(numbers)
+    del numbers
     # Turning on where the archive before it stopped keeps many small archives balanced together.
     turn = 0
     lots = np.random.default_rng([seed, 2]).permutation(N_FOLDS) + 1
-    for _, of_archive in table.groupby("archive", sort=True):
-        dealt = dealing_order(of_archive)
+    archive = table["archive"].cat.codes.to_numpy()
+    for which in range(len(table["archive"].cat.categories)):
+        dealt = dealing_order(table.iloc[np.flatnonzero((archive == which) & (folds == 0))])
         folds[dealt] = lots[(turn + np.arange(len(dealt))) % N_FOLDS]
         turn += len(dealt)
-    return np.asarray(folds[group])
 
 
 def _published_fold_of_groups(
-    group: np.ndarray, names: pd.Index[Any], published: np.ndarray
+    group: np.ndarray, n_groups: int, published: np.ndarray, name: pd.Series[str]
 ) -> np.ndarray:
     """The published fold of each group; 0 where it has none."""
-    known = pd.Series(published).groupby(group).agg(["min", "max"])
-    mixed = known.index[(known["min"] != known["max"]) & known["min"].notna()]
+    rows = np.flatnonzero(~np.isnan(published))
+    lowest, highest = np.full(n_groups, N_FOLDS + 1, np.int8), np.zeros(n_groups, np.int8)
+    np.minimum.at(lowest, group[rows], published[rows].astype(np.int8))
+    np.maximum.at(highest, group[rows], published[rows].astype(np.int8))
+    mixed = np.flatnonzero(lowest < highest)
     if len(mixed):
         log.warning(
             "%d patient groups have records in several published folds (first: %s); "
             "each is put whole into the smallest",
-            len(mixed), names[mixed[0]],
+            len(mixed), name.iloc[int(np.argmax(group == mixed[0]))],
         )  # fmt: skip
-    return np.asarray(known["min"].fillna(0), np.int64)
-
-
-def group_table(manifest: pd.DataFrame, group: np.ndarray, n_groups: int) -> pd.DataFrame:
-    """One row per group: its home archive, its labels as one string, its number of records.
-
-    The labels of duplicates count too: they say of the same patient what another archive says.
-    """
-    canonical_first = np.argsort(manifest["duplicate_of"].to_numpy() != "", kind="stable")
-    archive = np.empty(n_groups, dtype=object)
-    archive[group[canonical_first[::-1]]] = manifest["archive"].to_numpy()[canonical_first[::-1]]
-    labels: list[set[str]] = [set() for _ in range(n_groups)]
-    for number, names in zip(group, manifest["labels"], strict=True):
-        labels[number].update(names)
-    return pd.DataFrame(
-        {
-            "archive": archive,
-            "labels": [";".join(sorted(names)) for names in labels],
-            "n_records": np.bincount(group, minlength=n_groups),
-        }
-    )
-
-
-def dealing_order(groups: pd.DataFrame) -> np.ndarray:
-    """Group numbers of one archive: rarest label first, like next to like."""
-    split = groups["labels"].str.split(";")
-    counts = split.explode().value_counts()
-    ranks = {name: rank for rank, name in enumerate(sorted(counts.index, key=_rarity(counts)))}
-    last = len(ranks)
-    rarest = [min((ranks[name] for name in names if name), default=last) for names in split]
-    keyed = groups.assign(rarest=rarest)
-    ordered = keyed.sort_values(
-        ["rarest", "labels", "n_records", "order"], ascending=[True, True, False, True]
-    )
-    return np.asarray(ordered.index, np.int64)
-
-
-def _rarity(counts: pd.Series[int]) -> Any:
-    return lambda name: (counts[name], name)
+    return np.where(lowest > N_FOLDS, np.int8(0), lowest)
 
 
 # Splits ----------------------------------------------------------------------------------------
 
 
-def fold_split(manifest: pd.DataFrame, fold: int = N_FOLDS) -> dict[str, list[str]]:
+def fold_split(manifest: pd.DataFrame, fold: int = N_FOLDS) -> dict[str, SplitRecords]:
     """Train, val and test records with one fold as the test.
 
     The fold before it is the validation split (10 before 1), so that fold 10 gives the usual
@@ -193,8 +193,8 @@ def fold_split(manifest: pd.DataFrame, fold: int = N_FOLDS) -> dict[str, list[st
     """
     if not 1 <= fold <= N_FOLDS:
         raise SplitError(f"fold {fold} is not there; use 1 to {N_FOLDS}")
-    chosen, records = masks_of_folds(manifest, [fold]), manifest["record"].to_numpy()
-    return {split: records[chosen[split]].tolist() for split in SPLITS}
+    chosen = masks_of_folds(manifest, [fold])
+    return {split: SplitRecords(manifest, rows_where(chosen[split])) for split in SPLITS}
 
 
 def masks_of_folds(manifest: pd.DataFrame, folds: Sequence[int]) -> dict[str, np.ndarray]:
@@ -206,14 +206,15 @@ def masks_of_folds(manifest: pd.DataFrame, folds: Sequence[int]) -> dict[str, np
     before = [(folds[0] - 2 - step) % N_FOLDS + 1 for step in range(N_FOLDS)]
     validating = next(fold for fold in before if fold not in folds)
     counted, fold = is_counted(manifest), manifest["fold"].to_numpy()
-    test, val = np.isin(fold, folds), fold == validating
+    test, val = np.logical_or.reduce([fold == one for one in folds]), fold == validating
     return {"train": counted & ~test & ~val, "val": counted & val, "test": counted & test}
 
 
 def is_counted(manifest: pd.DataFrame) -> np.ndarray:
     """Which records train and score: canonical copies with at least one label, ``(n,)`` bool."""
-    labelled = np.array([len(names) > 0 for names in manifest["labels"]], bool)
-    return np.asarray(labelled & (manifest["duplicate_of"].to_numpy() == ""))
+    lists = manifest["labels"].to_numpy()
+    labelled = np.fromiter((len(names) > 0 for names in lists), bool, count=len(lists))
+    return np.asarray(labelled & (manifest["duplicate_of"] == "").to_numpy(bool))
 
 
 def make_splits(
@@ -235,39 +236,24 @@ def make_splits(
     return splits
 
 
-def read_splits(path: Path) -> dict[str, Any]:
-    """The splits that `einthoven prepare` made.
-
-    Raises:
-        DataError: there are none, or the file is damaged.
-    """
-    if not path.exists():
-        raise DataError(f"{path} is not there; run `einthoven prepare` first")
-    splits = read_json(path)
-    if not isinstance(splits, dict):
-        raise DataError(f"{path} holds no splits; run `einthoven prepare` to remake it")
-    return splits
-
-
 def check_splits(splits: Mapping[str, Any], manifest: pd.DataFrame) -> None:
     """Refuse splits that share a patient or a recording, or that belong to another store.
 
     Raises:
         SplitError: names the first patient or record that is wrong.
     """
-    split = _split_of_rows(splits, manifest["record"])
-    rows = np.flatnonzero(split >= 0)
-    copies = rows[(manifest["duplicate_of"] != "").to_numpy(bool)[rows]]
+    split = _split_of_rows(splits, manifest)
+    copies = np.flatnonzero((split >= 0) & (manifest["duplicate_of"] != "").to_numpy(bool))
     if len(copies):
-        first = manifest.iloc[copies[0]]
+        first = manifest[["record", "duplicate_of"]].iloc[copies[0]]
         raise SplitError(
             f"{first['record']} is a copy of {first['duplicate_of']} and must not be in a split; "
             "run `einthoven prepare` to make the splits again"
         )
-    check_patients_disjoint(split[rows], manifest["patient_group"].iloc[rows], "patient group")
-    named = rows[(manifest["patient_id"] != "").to_numpy(bool)[rows]]
-    archives, ids = (manifest[name].iloc[named].astype(str) for name in ("archive", "patient_id"))
-    check_patients_disjoint(split[named], archives + "/" + ids, "patient")
+    check_patients_disjoint(split, manifest["patient_group"], "patient group")
+    split[(manifest["patient_id"] == "").to_numpy(bool)] = -1
+    archives, ids = texts_of(manifest["archive"]), texts_of(manifest["patient_id"])
+    _check_texts_disjoint(split, lambda rows: archives(rows) + "/" + ids(rows), "patient")
 
 
 def check_patients_disjoint(
@@ -276,45 +262,46 @@ def check_patients_disjoint(
     """Refuse a patient who is in two splits.
 
     Args:
-        split: ``(n,)`` number of the split in `SPLITS`, per record.
+        split: ``(n,)`` number of the split in `SPLITS`, per record; below 0 for one in none.
         patient: the patient, per record.
         noun: what to call a patient in the message.
 
     Raises:
         SplitError: names the first patient of those in two splits, and the splits.
     """
-    number, names = pd.factorize(patient)
-    is_in = np.zeros((len(names), len(SPLITS)), bool)
-    is_in[number, split] = True
+    _check_texts_disjoint(split, texts_of(patient), noun)
+
+
+def _check_texts_disjoint(split: np.ndarray, patients: Texts, noun: str) -> None:
+    number, first_rows = number_texts(patients, len(split))
+    is_in = np.zeros((len(first_rows), len(SPLITS)), bool)
+    for at in range(len(SPLITS)):
+        is_in[number[split == at], at] = True
     shared = np.flatnonzero(is_in.sum(1) > 1)
     if len(shared) == 0:
         return
-    first = shared[0]
-    places = " and ".join(np.array(SPLITS)[is_in[first]])
+    places = " and ".join(np.array(SPLITS)[is_in[shared[0]]])
     raise SplitError(
-        f"{len(shared)} {noun}s appear in more than one split (first: {names[first]}, in "
-        f"{places}); run `einthoven prepare` to make the splits again, by patient"
+        f"{len(shared)} {noun}s appear in more than one split (first: "
+        f"{patients(first_rows[shared[:1]])[0]}, in {places}); run `einthoven prepare` to make the "
+        "splits again, by patient"
     )
 
 
-def _split_of_rows(splits: Mapping[str, Any], records: pd.Series[str]) -> np.ndarray:
+def _split_of_rows(splits: Mapping[str, Any], manifest: pd.DataFrame) -> np.ndarray:
     """Each stored record's number in `SPLITS`, and -1 for those in none: ``(n,)`` int8."""
-    where = np.full(len(records), -1, np.int8)
+    where = np.full(len(manifest), -1, np.int8)
     unknown: list[str] = []
     for number, split in enumerate(SPLITS):
         if split not in splits:
             raise SplitError(f"the splits lack {split!r}; run `einthoven prepare` to remake them")
-        rows = rows_of_records(records, splits[split])
+        rows = rows_in_manifest(manifest, splits[split])
         unknown += [splits[split][position] for position in np.flatnonzero(rows < 0)]
-        rows = rows[rows >= 0]
-        again = rows[(where[rows] >= 0) | pd.Series(rows).duplicated().to_numpy()]
-        if len(again):
-            before = SPLITS[where[again[0]]] if where[again[0]] >= 0 else split
-            raise SplitError(
-                f"record {records.iloc[again[0]]} is listed in {before} and in {split}; "
-                "run `einthoven prepare` to remake the splits"
-            )
+        rows = rows[rows >= 0] if unknown else rows
+        before = where[rows]
         where[rows] = number
+        if (before >= 0).any() or np.count_nonzero(where == number) < len(rows):
+            _refuse_second_listing(rows, before, split, manifest["record"])
     if unknown:
         raise SplitError(
             f"{len(unknown)} records of the splits are not in the store (first: {unknown[0]}); "
@@ -323,28 +310,15 @@ def _split_of_rows(splits: Mapping[str, Any], records: pd.Series[str]) -> np.nda
     return where
 
 
-def rows_of_records(records: pd.Series[str], names: Sequence[str]) -> np.ndarray:
-    """The row of each named record, -1 for those that are not there: ``(n,)`` int32.
-
-    Through Arrow, which looks a million names up without making an object of each.
-    """
-    kind = pa.large_string()
-    found = index_in(pa.array(names, kind), value_set=pa.array(records, kind))
-    rows = np.array(found.fill_null(-1), np.int32)
-    del found
-    pa.default_memory_pool().release_unused()
-    return rows
-
-
-def tell_records(manifest: pd.DataFrame, rows: np.ndarray) -> Iterator[str]:
-    """A JSON list of records and their labels, in pieces: as a whole it is larger than they are."""
-    columns = manifest[["record", "labels"]]
-    yield "["
-    for start in range(0, len(rows), RECORDS_PER_PIECE):
-        piece = columns.iloc[rows[start : start + RECORDS_PER_PIECE]]
-        told = [[str(r), list(labels)] for r, labels in piece.itertuples(index=False)]
-        yield (", " if start else "") + json.dumps(told)[1:-1]
-    yield "]"
+def _refuse_second_listing(
+    rows: np.ndarray, before: np.ndarray, split: str, records: pd.Series[str]
+) -> None:
+    again = np.flatnonzero((before >= 0) | pd.Series(rows).duplicated().to_numpy())[0]
+    place = SPLITS[before[again]] if before[again] >= 0 else split
+    raise SplitError(
+        f"record {records.iloc[rows[again]]} is listed in {place} and in {split}; "
+        "run `einthoven prepare` to remake the splits"
+    )
 
 
 # Subsets ---------------------------------------------------------------------------------------
@@ -368,12 +342,15 @@ def subset_records(table: pd.DataFrame, n_records: int, seed: int) -> np.ndarray
     """
     if n_records <= 0 or n_records >= len(table):
         return np.arange(len(table))
-    patient, _ = pd.factorize(patient_keys(table), sort=False)
-    fold = table["fold"].fillna(0).astype(int).astype(str)
-    stratum_name = table["archive"].astype(str) + "/" + fold
-    stratum_of_row, _ = pd.factorize(stratum_name, sort=True)
-    first_row = np.unique(patient, return_index=True)[1]
-    stratum, size = stratum_of_row[first_row], np.bincount(patient)
+    grouped = texts_of(table["patient_group"]) if "patient_group" in table else None
+    patient, first_row = number_texts(grouped or _texts_of_patients(table), len(table))
+    (archive, archives), (fold, folds) = (
+        number_few(column) for column in (table["archive"], table["fold"].fillna(0).astype(int))
+    )
+    names = [f"{of_archive}/{of_fold}" for of_archive in archives for of_fold in folds]
+    pair = archive[first_row].astype(np.int64) * len(folds) + fold[first_row]
+    stratum = pd.factorize(np.array(names, object)[pair], sort=True)[0]
+    size = np.bincount(patient)
     order = np.random.default_rng([seed, 3]).permutation(len(size))
     order = order[np.argsort(stratum[order], kind="stable")]
     place = _place_within_stratum(stratum[order], size[order])

@@ -8,7 +8,7 @@ standardisation happens on the device.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
+from einthoven.columns import number_few, number_lists, read_columns, row_pieces, taken
 from einthoven.errors import DataError
 from einthoven.files import Workspace
+from einthoven.positional import read_by_position, runs_of_one_shard
 from einthoven.records import LEADS
 from einthoven.signal import window_starts
 
@@ -87,7 +88,7 @@ class Store:
     @property
     def n_windows(self) -> int:
         """Windows of all records together."""
-        return len(self.all_windows)
+        return int(self._columns["n_windows"].sum())
 
     def count_windows(self, record_indices: np.ndarray | Sequence[int]) -> int:
         """Windows of some records together."""
@@ -100,7 +101,7 @@ class Store:
     @cached_property
     def shards(self) -> list[str]:
         """Names of the shards, in the order that `WindowTable.shard` counts."""
-        return list(pd.unique(self.manifest["shard"]))
+        return self._numbered_shards[1]
 
     @cached_property
     def all_windows(self) -> WindowTable:
@@ -111,16 +112,20 @@ class Store:
         """Where the windows of some records lie, in the order given."""
         # A table of millions of windows is in memory for as long as a model trains on them.
         records = np.asarray(record_indices, np.int32)
-        counts = self._columns["n_windows"][records].astype(np.int32)
-        record = records if (counts == 1).all() else np.repeat(records, counts)
-        first = np.cumsum(counts, dtype=np.int32) - counts
-        within = np.arange(len(record), dtype=np.int32) - np.repeat(first, counts)
-        n_samples = self._columns["n_samples"][record]
+        counts = taken(self._columns["n_windows"], records, np.int32)
+        is_single = bool((counts == 1).all())
+        record = records if is_single else np.repeat(records, counts)
+        row = taken(self._columns["row"], record, np.int32)
+        if not is_single:
+            first = np.cumsum(counts, dtype=np.int32) - counts
+            row += np.arange(len(record), dtype=np.int32) - np.repeat(first, counts)
+        del counts
+        n_valid = taken(self._columns["n_samples"], record, np.int32)
         return WindowTable(
             record=record,
-            shard=self._columns["shard"][record],
-            row=self._columns["row"][record].astype(np.int32) + within,
-            n_valid=np.minimum(n_samples, self.target_samples).astype(np.int32),
+            shard=self._numbered_shards[0][record],
+            row=row,
+            n_valid=np.minimum(n_valid, self.target_samples, out=n_valid),
         )
 
     def windows(self, index: int) -> np.ndarray:
@@ -158,7 +163,7 @@ class Store:
         if out is None:
             out = np.empty((len(rows), self.n_leads, self.target_samples), np.int16)
         order = np.lexsort((rows, shards))
-        for start, stop in _runs_of_one_shard(shards[order]):
+        for start, stop in runs_of_one_shard(shards[order]):
             chosen = order[start:stop]
             name = self.shards[int(shards[chosen[0]])]
             self._read_shard_rows(name, rows[chosen], chosen, out)
@@ -171,7 +176,7 @@ class Store:
         try:
             if hasattr(os, "preadv"):
                 offset = self._shard_offset(path)
-                _read_by_position(path, offset, self.window_bytes, rows, positions, out)
+                read_by_position(path, offset, self.window_bytes, rows, positions, out)
             else:
                 out[positions] = np.load(path, mmap_mode="r")[rows]
         except (OSError, ValueError, EOFError, IndexError) as error:
@@ -194,14 +199,21 @@ class Store:
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        columns = {
-            name: self.manifest[name].to_numpy(np.int64)
-            for name in ("row", "n_windows", "n_samples")
-        }
-        # Numbered as `shards` counts: in the order of their first record.
-        number = pd.factorize(self.manifest["shard"])[0]
-        columns["shard"] = number.astype(np.min_scalar_type(len(self.shards)))
-        return columns
+        names = ("row", "n_windows", "n_samples")
+        return {name: self.manifest[name].to_numpy(np.int64) for name in names}
+
+    @cached_property
+    def _numbered_shards(self) -> tuple[np.ndarray, list[str]]:
+        """The number of each record's shard, and the shards' names in order of first record."""
+        return number_few(self.manifest["shard"])
+
+    def count_rows_of_shards(self) -> np.ndarray:
+        """Windows that each shard has to hold, in the order of `shards`."""
+        rows = np.zeros(len(self.shards), np.int64)
+        shard, n_windows = self._numbered_shards[0], self._columns["n_windows"]
+        for piece in row_pieces(len(shard)):
+            np.add.at(rows, shard[piece], n_windows[piece])
+        return rows
 
 
 def open_store(workspace: Workspace) -> Store:
@@ -210,28 +222,44 @@ def open_store(workspace: Workspace) -> Store:
     Raises:
         DataError: there is none, or its shards are missing or cut short.
     """
-    if not workspace.manifest_path.exists():
-        raise DataError(f"{workspace.manifest_path} is not there; {PREPARE_HINT} first")
-    try:
-        manifest = pd.read_parquet(workspace.manifest_path)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{workspace.manifest_path} cannot be read ({error}); {PREPARE_HINT} to remake it"
-        ) from error
-    # What Arrow needed to read it would stay with the process.
-    pa.default_memory_pool().release_unused()
-    store = store_of_manifest(manifest, workspace.records_dir)
+    store = read_store(workspace)
     check_shards(store)
     return store
 
 
-def store_of_manifest(manifest: pd.DataFrame, records_dir: Path) -> Store:
+def read_store(workspace: Workspace, columns: Sequence[str] = MANIFEST_COLUMNS) -> Store:
+    """Read the manifest alone; whether its shards are there is for `check_shards` to say.
+
+    Args:
+        columns: of the manifest that are read; few of them take a fraction of the time.
+
+    Raises:
+        DataError: there is no store, or its manifest is damaged.
+    """
+    if not workspace.manifest_path.exists():
+        raise DataError(f"{workspace.manifest_path} is not there; {PREPARE_HINT} first")
+    chosen = None if columns == MANIFEST_COLUMNS else columns
+    try:
+        manifest = read_columns(workspace.manifest_path, chosen)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{workspace.manifest_path} cannot be read ({error}); {PREPARE_HINT} to remake it"
+        ) from error
+    return store_of_manifest(manifest, workspace.records_dir, columns)
+
+
+def store_of_manifest(
+    manifest: pd.DataFrame, records_dir: Path, columns: Sequence[str] = MANIFEST_COLUMNS
+) -> Store:
     """A store over shards that a manifest describes; its settings are in the table's ``attrs``.
+
+    Args:
+        columns: that the manifest must have.
 
     Raises:
         DataError: columns or settings are missing.
     """
-    absent = [name for name in MANIFEST_COLUMNS if name not in manifest]
+    absent = [name for name in columns if name not in manifest]
     attrs: dict[Any, Any] = manifest.attrs
     if absent or "target_fs" not in attrs:
         what = f"columns {', '.join(absent)}" if absent else "the store's sampling rate"
@@ -265,10 +293,10 @@ def check_shards(store: Store) -> None:
     Raises:
         DataError: names the first shard that is wrong, and says how many are.
     """
-    rows = store.manifest.groupby("shard", sort=False)["n_windows"].sum()
+    rows = store.count_rows_of_shards()
     wrong = []
-    for name, n_rows in rows.items():
-        path = shard_path(store.records_dir, str(name))
+    for name, n_rows in zip(store.shards, rows, strict=True):
+        path = shard_path(store.records_dir, name)
         size = path.stat().st_size if path.exists() else -1
         if size < n_rows * store.window_bytes:
             wrong.append(f"{path} is {'missing' if size < 0 else 'cut short'}")
@@ -306,47 +334,6 @@ def read_shard_header(path: Path) -> tuple[tuple[int, ...], int]:
     return shape, offset
 
 
-def _runs_of_one_shard(sorted_shards: np.ndarray) -> Iterator[tuple[int, int]]:
-    if len(sorted_shards) == 0:
-        return
-    cuts = np.flatnonzero(np.diff(sorted_shards)) + 1
-    yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(sorted_shards)], strict=True)
-
-
-def _read_by_position(
-    path: Path, offset: int, size: int, rows: np.ndarray, positions: np.ndarray, out: np.ndarray
-) -> None:
-    """Fill ``out[positions]`` with ``rows`` (ascending), one system call per run of neighbours."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-        for run_rows, run_positions in zip(
-            np.split(rows, cuts), np.split(positions, cuts), strict=True
-        ):
-            # Linux takes at most 1024 buffers in one call.
-            for first in range(0, len(run_rows), 1024):
-                buffers = [out[position] for position in run_positions[first : first + 1024]]
-                start = offset + int(run_rows[first]) * size
-                _fill_buffers(handle, buffers, start)
-    finally:
-        os.close(handle)
-
-
-def _fill_buffers(handle: int, buffers: list[np.ndarray], start: int) -> None:
-    views = [buffer.data.cast("B") for buffer in buffers]
-    if os.preadv(handle, views, start) == sum(view.nbytes for view in views):
-        return
-    # One call hands over 2 GiB at most, and a network disk may hand over less.
-    for view in views:
-        done = 0
-        while done < view.nbytes:
-            n_read = os.preadv(handle, [view[done:]], start + done)
-            if n_read == 0:
-                raise EOFError("it is cut short")
-            done += n_read
-        start += view.nbytes
-
-
 # Patients and labels ---------------------------------------------------------------------------
 
 
@@ -372,15 +359,20 @@ def label_matrix(manifest: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     Raises:
         DataError: a record carries a label that is not among ``labels``.
     """
-    matrix = np.zeros((len(manifest), len(labels)), np.float32)
+    return label_flags(manifest, labels).astype(np.float32)
+
+
+def label_flags(manifest: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """As `label_matrix`, in a quarter of the memory: ``(n_records, n_labels)`` uint8."""
+    numbers, lists = number_lists(manifest["labels"].to_numpy())
+    flags = np.zeros((len(lists), len(labels)), np.uint8)
     column = {label: number for number, label in enumerate(labels)}
-    try:
-        for row, names in enumerate(manifest["labels"]):
-            for name in names:
-                matrix[row, column[name]] = 1
-    except KeyError as error:
-        raise DataError(
-            f"label {error.args[0]!r} of the manifest is not one of {', '.join(labels)}; "
-            "prepare the store again with the label set that is used here"
-        ) from None
-    return matrix
+    for row, names in enumerate(lists):
+        for name in names:
+            if name not in column:
+                raise DataError(
+                    f"label {name!r} of the manifest is not one of {', '.join(labels)}; "
+                    "prepare the store again with the label set that is used here"
+                )
+            flags[row, column[name]] = 1
+    return np.asarray(flags[numbers])

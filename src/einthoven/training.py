@@ -68,13 +68,30 @@ DRY_RUN_STEPS = 10
 STEPS_PER_LOOK = {"cpu": 1, "cuda": 25, "mps": 25}
 
 
-def train_production(settings: Settings, origins: Mapping[str, str] | None = None) -> None:
+# Told the number of an epoch that is finished and saved, and its score by ``BEST_METRIC``.
+AfterEpoch = Callable[[int, float], None]
+
+# Called before anything is written to the run's folder; what it raises ends the run without.
+BeforeSave = Callable[[], None]
+
+
+def train_production(
+    settings: Settings,
+    origins: Mapping[str, str] | None = None,
+    after_epoch: AfterEpoch | None = None,
+    before_save: BeforeSave = lambda: None,
+) -> None:
     """Train on the train split, keep the epoch that scores best on the validation split.
 
     Writes ``best_model.pth``, ``last_checkpoint.pth``, ``training_history.json`` and one
     ``metrics_epoch_*.json`` per epoch into the run's checkpoints folder. A run that was stopped,
     at whatever moment, goes on where it last saved and ends with the same bits (on a CPU); one that
     is finished is left alone. Under ``torchrun`` all processes train one model.
+
+    Args:
+        origins: setting to where its value came from.
+        after_epoch: what it raises ends the run, which has been saved and can go on.
+        before_save: what it raises ends the run, and nothing more is written to its folder.
 
     Raises:
         SplitError: the splits share a patient.
@@ -90,7 +107,9 @@ def train_production(settings: Settings, origins: Mapping[str, str] | None = Non
     processes = processes_here()
     device = own_device(choose_device(settings.device), processes)
     with joined_processes(processes, device):
-        train_together(settings, store, chosen, device, processes, origins or {})
+        train_together(
+            settings, store, chosen, device, processes, origins or {}, after_epoch, before_save
+        )
 
 
 def train_together(
@@ -100,6 +119,8 @@ def train_together(
     device: torch.device,
     processes: Processes,
     origins: Mapping[str, str],
+    after_epoch: AfterEpoch | None = None,
+    before_save: BeforeSave = lambda: None,
 ) -> None:
     """Train, among processes that have joined; nothing of the model outlives their group."""
     data = data_fingerprint(store, chosen)
@@ -108,13 +129,14 @@ def train_together(
         return
     run = open_run(settings, store, chosen, data, device, processes)
     state = new_state(run)
+    state.before_save = before_save
     keep_freed_memory()
     if settings.dry_run:
         dry_run(run, state)
         return
     begin_run(run, state, inputs, origins)
     with held_signals() as request, run_trackers(run, state) as trackers:
-        train_epochs(run, state, inputs, request, trackers)
+        train_epochs(run, state, inputs, request, trackers, after_epoch)
         finish_run(run, state, inputs)
         trackers.log_model(run.workspace.best_model_path, state.best_epoch)
     if request.signal_number:
@@ -137,6 +159,7 @@ def begin_run(
     """Go on with a stopped run or start a new one, and say what run this is."""
     wait_for_processes(run.processes)
     if run.processes.is_first:
+        state.before_save()
         clear_old_run(run)
     wait_for_processes(run.processes)
     resume_or_start(run, state, inputs)
@@ -156,6 +179,7 @@ def train_epochs(
     inputs: Mapping[str, Any],
     request: StopRequest,
     trackers: Trackers,
+    after_epoch: AfterEpoch | None = None,
 ) -> None:
     """Train until the last epoch, or until patience ends; save after each."""
 
@@ -171,6 +195,8 @@ def train_epochs(
         signal_number = largest_of_processes(request.signal_number, run.processes)
         if signal_number:
             raise stopped_by(signal_number, run, state)
+        if after_epoch is not None:
+            after_epoch(state.epoch, state.history[-1][f"val_{run.settings.best_metric}_macro"])
 
 
 # An epoch ---------------------------------------------------------------------------------------
@@ -299,6 +325,7 @@ def write_not_finite(run: Run, state: TrainState) -> str:
         for number, (loss, _, norm, _), records in state.skipped
     ]
     if run.processes.is_first:
+        state.before_save()
         write_json(path, {"epoch": state.epoch + 1, "steps": steps})
     return str(path)
 
@@ -385,6 +412,7 @@ def finish_run(run: Run, state: TrainState, inputs: Mapping[str, Any]) -> None:
         state.model.load_state_dict(values["raw_weights"])
         values["raw_validation"] = validate(run, state.model)
     if run.processes.is_first:
+        state.before_save()
         write_checkpoint(path, values)
         stamp_step(run.workspace.step_path("train"), inputs)
     log.info(

@@ -83,6 +83,6 @@ def settle_decisions(run: Run, model: nn.Module) -> dict[str, Any]:
         why = "the validation split is of one patient, so that no half is left for it"
         return Settled(no_calibration(run.labels, why), {}, {}).values()
     raw = predict_half(run, half, model)
-    groups = run.store.manifest["patient_group"].to_numpy(object)[half.records].astype(str)
+    groups = run.store.manifest["patient_group"].iloc[half.records].to_numpy(object).astype(str)
     weights = None if run.weights is None else run.weights.tolist()
     return settle(half.targets, raw, groups, run.labels, run.single, weights).values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
+import signal as os_signals
 import threading
 import time
 import warnings
@@ -43,25 +43,40 @@ def in_processes(
 
     n_jobs = min(n_workers or joblib.cpu_count(), len(calls))
     try:
-        if n_jobs == 1:
-            yield from (function(*call) for call in calls)
-            return
-        yield from _in_joblib_processes(function, calls, n_jobs)
+        with told_failures():
+            if n_jobs == 1:
+                yield from (function(*call) for call in calls)
+                return
+            yield from _in_joblib_processes(function, calls, n_jobs)
     except TerminatedWorkerError as error:
         raise DataError(
             "a worker process was killed, most often because memory ran out; use fewer "
             "(PREPARE_WORKERS) and run `einthoven prepare` again: finished chunks are kept"
         ) from error
+
+
+@contextlib.contextmanager
+def told_failures(where: str = "") -> Iterator[None]:
+    """Turn what stops a worker, no memory or no disk, into what a person can do about it.
+
+    Args:
+        where: what the message begins with.
+
+    Raises:
+        DataError: memory ran out, or a file could not be written.
+    """
+    try:
+        yield
     except MemoryError as error:
         raise DataError(
-            "memory ran out; use fewer PREPARE_WORKERS and run `einthoven prepare` again: "
+            f"{where}memory ran out; use fewer PREPARE_WORKERS and run `einthoven prepare` again: "
             "finished chunks are kept"
         ) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         what = "the disk is full" if full else f"the store cannot be written ({error})"
         raise DataError(
-            f"{what}; make room and run `einthoven prepare` again: finished chunks are kept"
+            f"{where}{what}; make room and run `einthoven prepare` again: finished chunks are kept"
         ) from error
 
 
@@ -98,7 +113,7 @@ def prepare_worker(parent: int) -> None:
     A terminal sends Ctrl-C to every process; a killed parent tells its workers nothing, and they
     would keep its output open.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os_signals.signal(os_signals.SIGINT, os_signals.SIG_IGN)
     # Windows gives no sign of a parent that has ended; there the idle time ends a worker.
     if os.name == "posix":
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
@@ -116,8 +131,8 @@ def _interrupts_ignored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = os_signals.signal(os_signals.SIGINT, os_signals.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        os_signals.signal(os_signals.SIGINT, before or os_signals.default_int_handler)

@@ -15,11 +15,13 @@ a third of such a run's time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from einthoven.columns import row_pieces
 from einthoven.records import LEADS
 
 # Sketches --------------------------------------------------------------------------------------
@@ -138,8 +140,10 @@ def sample_slope(slope: np.ndarray, record: np.ndarray, position: np.ndarray) ->
 # are still joined, because the neighbours form a chain.
 NEIGHBOURS_COMPARED = 16
 CANDIDATES_PER_RECORD = 8
-# Sketches are looked up in this many parts, each small enough for memory, above a million of them.
-SKETCHES_PER_PART = 1_000_000
+# As many sketches are looked up at a time, in every way that their weakest bits may stand.
+SKETCHES_PER_PART = 1 << 17
+# Bits of a sketch that a part is cut by at a time.
+BITS_PER_CUT = 3
 
 
 class Sketches(NamedTuple):
@@ -157,8 +161,7 @@ def find_candidates(sketches: Sketches) -> pd.DataFrame:
         Columns ``first`` < ``second`` (record indices), ``lag_s`` (the second's time less the
         first's), ``n_shared``; at most `CANDIDATES_PER_RECORD` for each ``second``, best first.
     """
-    n_parts = 1 + len(sketches.record) // SKETCHES_PER_PART
-    parts = [_pairs_of_part(sketches, part, n_parts) for part in range(n_parts)]
+    parts = [_no_pairs(), *_pairs_below(sketches, None, 0, 0)]
     pairs = pd.concat(parts, ignore_index=True)
     pairs["step"] = (pairs["lag_s"] * 10).round().astype(np.int64)
     counted = pairs.groupby(["first", "second", "step"], as_index=False).agg(
@@ -171,11 +174,66 @@ def find_candidates(sketches: Sketches) -> pd.DataFrame:
     return best.groupby("second").head(CANDIDATES_PER_RECORD).reset_index(drop=True)
 
 
-def _pairs_of_part(sketches: Sketches, part: int, n_parts: int) -> pd.DataFrame:
-    """Every two entries of one key among neighbours, for one part of all keys."""
-    key, entry, is_exact = _lookup_keys(sketches.sketch, part, n_parts)
-    order = np.lexsort((entry, ~is_exact, key))
-    key, entry, is_exact = key[order], entry[order], is_exact[order]
+def _no_pairs() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "first": np.zeros(0, np.int64),
+            "second": np.zeros(0, np.int64),
+            "lag_s": np.zeros(0, np.float32),
+        }
+    )
+
+
+def _pairs_below(
+    sketches: Sketches, entries: np.ndarray | None, n_bits: int, prefix: int
+) -> Iterator[pd.DataFrame]:
+    """Pairs of the keys that begin with some bits, part by part.
+
+    Args:
+        entries: the sketches that have such a key, ascending; None for all of them.
+        n_bits: how many bits of the key are given.
+        prefix: these bits.
+    """
+    n_entries = len(sketches.sketch) if entries is None else len(entries)
+    if n_entries <= SKETCHES_PER_PART or n_bits + BITS_PER_CUT > SKETCH_BITS:
+        every = np.arange(n_entries, dtype=np.int32) if entries is None else entries
+        yield _pairs_of_part(sketches, every, n_bits, prefix)
+        return
+    reached = _reached_parts(sketches.sketch, entries, n_bits, prefix)
+    for part in range(1 << BITS_PER_CUT):
+        inside = _inside(reached, entries, part)
+        below = prefix << BITS_PER_CUT | part
+        yield from _pairs_below(sketches, inside, n_bits + BITS_PER_CUT, below)
+
+
+def _inside(reached: np.ndarray, entries: np.ndarray | None, part: int) -> np.ndarray:
+    """The sketches that have keys in a part: ``(n,)`` int32."""
+    found = [np.zeros(0, np.int32)]
+    for piece in row_pieces(len(reached)):
+        at = (np.flatnonzero(reached[piece] & (1 << part)) + piece.start).astype(np.int32)
+        found.append(at if entries is None else entries[at])
+    return np.concatenate(found)
+
+
+def _reached_parts(
+    sketches: np.ndarray, entries: np.ndarray | None, n_bits: int, prefix: int
+) -> np.ndarray:
+    """Which parts each sketch has keys in, as bits of a number: ``(n,)`` uint8."""
+    shift = np.uint64(SKETCH_BITS - n_bits - BITS_PER_CUT)
+    reached = np.zeros(len(sketches) if entries is None else len(entries), np.uint8)
+    for piece in row_pieces(len(reached)):
+        for keys in _keys_of(sketches[piece if entries is None else entries[piece]]):
+            part = (keys >> shift) & np.uint64((1 << BITS_PER_CUT) - 1)
+            is_below = (keys >> (shift + np.uint64(BITS_PER_CUT))) == prefix
+            reached[piece] |= (is_below.astype(np.uint8) << part.astype(np.uint8)).astype(np.uint8)
+    return reached
+
+
+def _pairs_of_part(
+    sketches: Sketches, entries: np.ndarray, n_bits: int, prefix: int
+) -> pd.DataFrame:
+    """Every two entries of one key among neighbours, for the keys that begin with some bits."""
+    key, entry, is_exact = _sorted_keys(sketches.sketch[entries], n_bits, prefix)
     left, right = [], []
     for step in range(1, NEIGHBOURS_COMPARED + 1):
         # Exact keys come first within a key: two that were both altered are no evidence.
@@ -185,38 +243,52 @@ def _pairs_of_part(sketches: Sketches, part: int, n_parts: int) -> pd.DataFrame:
             break
         left.append(entry[at])
         right.append(entry[at + step])
-    a = np.concatenate([np.zeros(0, np.int64), *left])
-    b = np.concatenate([np.zeros(0, np.int64), *right])
+    a, b = (entries[np.concatenate([np.zeros(0, np.int64), *side])] for side in (left, right))
     swapped = sketches.record[a] > sketches.record[b]
     a, b = np.where(swapped, b, a), np.where(swapped, a, b)
     pairs = pd.DataFrame(
         {
-            "first": sketches.record[a],
-            "second": sketches.record[b],
+            "first": sketches.record[a].astype(np.int64),
+            "second": sketches.record[b].astype(np.int64),
             "lag_s": sketches.time_s[b] - sketches.time_s[a],
         }
     )
     return pairs[pairs["first"] != pairs["second"]]
 
 
-def _lookup_keys(
-    sketches: np.ndarray, part: int, n_parts: int
+def _sorted_keys(
+    sketches: np.ndarray, n_bits: int, prefix: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys of one part: each sketch as it is, and with its weakest bits flipped in every way."""
+    """Keys that begin with some bits, which sketch each is of, and whether it is the sketch itself.
+
+    By key, exact ones first, then in the order of the sketches.
+    """
+    entry_bits = np.uint64(max(len(sketches) - 1, 1).bit_length())
+    packed = []
+    for choice, keys in enumerate(_keys_of(sketches)):
+        mine = np.flatnonzero(keys >> np.uint64(SKETCH_BITS - n_bits) == prefix)
+        # The bits that all have in common make room for the flag and the sketch's number.
+        own = keys[mine] & np.uint64((1 << (SKETCH_BITS - n_bits)) - 1)
+        flagged = own << np.uint64(1) | np.uint64(choice > 0)
+        packed.append(flagged << entry_bits | mine.astype(np.uint64))
+    together = np.concatenate(packed)
+    together.sort()
+    entry = (together & ((np.uint64(1) << entry_bits) - np.uint64(1))).astype(np.int64)
+    flagged = together >> entry_bits
+    return flagged >> np.uint64(1), entry, (flagged & np.uint64(1)) == 0
+
+
+def _keys_of(sketches: np.ndarray) -> Iterator[np.ndarray]:
+    """Each sketch as it is, and with its weakest bits flipped in every way."""
     exact = sketches & np.uint64((1 << SKETCH_BITS) - 1)
     mask = np.uint64((1 << SKETCH_PLACE_BITS) - 1)
     shifts = np.uint64(SKETCH_BITS) + np.arange(SKETCH_WEAK_BITS, dtype=np.uint64) * np.uint64(
         SKETCH_PLACE_BITS
     )
-    weak = np.uint64(1) << ((sketches[:, None] >> shifts) & mask)
-    keys, entries, flags = [], [], []
+    weak = [np.uint64(1) << ((sketches >> shift) & mask) for shift in shifts]
     for choice in range(1 << SKETCH_WEAK_BITS):
         flipped = exact.copy()
         for number in range(SKETCH_WEAK_BITS):
             if choice >> number & 1:
-                flipped ^= weak[:, number]
-        mine = np.flatnonzero(flipped % np.uint64(n_parts) == part)
-        keys.append(flipped[mine])
-        entries.append(mine)
-        flags.append(np.full(len(mine), choice == 0))
-    return np.concatenate(keys), np.concatenate(entries), np.concatenate(flags)
+                flipped ^= weak[number]
+        yield flipped

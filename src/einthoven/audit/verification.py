@@ -51,7 +51,7 @@ def find_duplicates(store: Store, sketches: Sketches) -> pd.DataFrame:
         falls), ``overlap_s``, ``correlation``.
     """
     candidates = find_candidates(sketches)
-    names = store.manifest["record"].to_numpy()
+    names = store.manifest["record"]
     rows = []
     triples = zip(candidates["first"], candidates["second"], candidates["lag_s"], strict=True)
     for first, second, lag_s in progress(
@@ -60,7 +60,8 @@ def find_duplicates(store: Store, sketches: Sketches) -> pd.DataFrame:
         one, two = stored_signal(store, int(first)), stored_signal(store, int(second))
         correlation, lag, overlap = compare_anywhere(one, two, store.target_fs, float(lag_s))
         if correlation >= LEAST_CORRELATION:
-            rows.append((names[first], names[second], lag, overlap, correlation))
+            pair = names.iloc[[int(first), int(second)]].tolist()
+            rows.append((*pair, lag, overlap, correlation))
     found = pd.DataFrame(rows, columns=list(PAIR_COLUMNS)).round(4)
     # Rounding leaves -0.0 of a tiny negative lag.
     found["lag_s"] += 0.0

@@ -67,8 +67,9 @@ def compare_runs(first: Path, second: Path, resamples: int, seed: int) -> dict[s
         seed: of the bootstrap.
 
     Returns:
-        What docs/how-to/compare.md describes. A score is ``{"first": F, "second": F, "difference":
-        F, "p"}``, the difference second minus first, and F ``{"value", "low", "high", "n"}``.
+        What docs/how-to/compare.md describes. A score has the keys ``first``, ``second``,
+        ``difference`` (second minus first) and ``p``; each of the first three has ``value``,
+        ``low``, ``high`` and ``n``.
 
     Raises:
         DataError: a file cannot be read, or the runs disagree on what is true of a record.

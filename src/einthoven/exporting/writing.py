@@ -24,7 +24,7 @@ from einthoven.prediction import predict_prepared
 from einthoven.quality import SHORTEST_SECONDS
 from einthoven.records import LEADS
 from einthoven.samples import prepare_sample
-from einthoven.splits import read_splits, rows_of_records
+from einthoven.split_records import read_splits, rows_of_records
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT, open_store, stored_signal
 from einthoven.synthetic.classes import ARCHIVE_CLASSES
 from einthoven.synthetic.ecg import synthesize

@@ -7,12 +7,21 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+
+from einthoven.columns import whole_texts
 from einthoven.console import plural
 from einthoven.errors import DataError
 from einthoven.labels.mapping import MappingRow, split_labels
 from einthoven.labels.sets import LabelSet, known_label, reduce_to_single
 from einthoven.settings import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Archive and record id.
 RecordKey = tuple[str, str]
@@ -78,6 +87,39 @@ def read_mapping_lines(
         for cells in reader
         if any(cell.strip() for cell in cells)
     ]
+
+
+def read_plain_mapping(path: Path, columns: Sequence[str]) -> dict[str, pd.Series[str]] | None:
+    """The columns of a mapping file as this program writes it: without an object for each cell.
+
+    None of one that a spreadsheet may have written; that is for `read_mapping_lines`.
+    """
+    with path.open("rb") as file:
+        if file.readline() != (",".join(columns) + "\n").encode():
+            return None
+    text = pa.large_string()
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            # Each thread would keep what it has freed.
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, text), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    read: dict[str, pd.Series[str]] = {}
+    is_blank: Any = True
+    for name in columns:
+        column = pa.compute.utf8_trim_whitespace(table[name])
+        table = table.drop_columns(name)
+        is_blank = pa.compute.and_(is_blank, pa.compute.equal(column, ""))
+        read[name] = whole_texts(column)
+        del column
+        pa.default_memory_pool().release_unused()
+    return None if pa.compute.any(is_blank).as_py() else read
 
 
 def _decode_mapping(path: Path) -> str:

@@ -27,8 +27,8 @@ FEWER_POINTS = 80
 N_LIT_OF_MANY = 4
 
 _DASHES = ("", "7 3", "2 2", "9 3 2 3")
-_WIDTH, _HEIGHT = 420.0, 340.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 10.0, 42.0
+_CHART_WIDTH, _CHART_HEIGHT = 420.0, 340.0
+_CHART_LEFT, _CHART_RIGHT, _CHART_TOP, _CHART_BOTTOM = 48.0, 10.0, 10.0, 42.0
 
 
 # Which curves ----------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def chart_markup(chart: CurveChart) -> Markup:
         lines.append(_line_markup(chart, k))
     label = f"{chart.title}: {len(chart.series)} lines, named in the legend"
     return Markup('<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, _HEIGHT, label, Markup("\n").join(lines)
+        _CHART_WIDTH, _CHART_HEIGHT, label, Markup("\n").join(lines)
     )
 
 
@@ -213,28 +213,30 @@ def _axis_lines(chart: CurveChart) -> list[Markup]:
     lines = []
     for value in _ticks(*chart.x_range):
         x = _place_x(chart, value)
-        lines.append(_svg_line("grid", x, _TOP, x, _HEIGHT - _BOTTOM))
-        lines.append(_svg_text(f"{value:g}", x, _HEIGHT - _BOTTOM + 15, "middle"))
+        lines.append(_svg_line("grid", x, _CHART_TOP, x, _CHART_HEIGHT - _CHART_BOTTOM))
+        lines.append(_svg_text(f"{value:g}", x, _CHART_HEIGHT - _CHART_BOTTOM + 15, "middle"))
     for value in _ticks(*chart.y_range):
         y = _place_y(chart, value)
-        lines.append(_svg_line("grid", _LEFT, y, _WIDTH - _RIGHT, y))
-        lines.append(_svg_text(f"{value:g}", _LEFT - 6, y + 4, "end"))
+        lines.append(_svg_line("grid", _CHART_LEFT, y, _CHART_WIDTH - _CHART_RIGHT, y))
+        lines.append(_svg_text(f"{value:g}", _CHART_LEFT - 6, y + 4, "end"))
     if chart.diagonal:
         ends = [(_place_x(chart, x), _place_y(chart, x)) for x in chart.x_range]
         lines.append(_svg_line("guide", *ends[0], *ends[1]))
     for value, text in chart.marks.items():
         x = _place_x(chart, value)
-        lines.append(_svg_line("guide", x, _TOP, x, _HEIGHT - _BOTTOM))
-        is_left = x < _WIDTH * 0.6
+        lines.append(_svg_line("guide", x, _CHART_TOP, x, _CHART_HEIGHT - _CHART_BOTTOM))
+        is_left = x < _CHART_WIDTH * 0.6
         side, anchor = (4, "start") if is_left else (-4, "end")
-        lines.append(_svg_text(text, x + side, _TOP + 10, anchor))
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    lines.append(_svg_text(chart.x_label, middle, _HEIGHT - 6, "middle"))
+        lines.append(_svg_text(text, x + side, _CHART_TOP + 10, anchor))
+    middle = (_CHART_LEFT + _CHART_WIDTH - _CHART_RIGHT) / 2
+    lines.append(_svg_text(chart.x_label, middle, _CHART_HEIGHT - 6, "middle"))
     if chart.y_label:
         turned = Markup(
             '<text x="{:.0f}" y="13" text-anchor="middle" transform="rotate(-90)">{}</text>'
         )
-        lines.append(turned.format(-(_TOP + _HEIGHT - _BOTTOM) / 2, chart.y_label))
+        lines.append(
+            turned.format(-(_CHART_TOP + _CHART_HEIGHT - _CHART_BOTTOM) / 2, chart.y_label)
+        )
     return lines
 
 
@@ -313,9 +315,13 @@ def chart_data(chart: CurveChart) -> dict[str, Any]:
 
 def _place_x(chart: CurveChart, x: float) -> float:
     low, high = chart.x_range
-    return _LEFT + (x - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+    return _CHART_LEFT + (x - low) / (high - low) * (_CHART_WIDTH - _CHART_LEFT - _CHART_RIGHT)
 
 
 def _place_y(chart: CurveChart, y: float) -> float:
     low, high = chart.y_range
-    return _HEIGHT - _BOTTOM - (y - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+    return (
+        _CHART_HEIGHT
+        - _CHART_BOTTOM
+        - (y - low) / (high - low) * (_CHART_HEIGHT - _CHART_TOP - _CHART_BOTTOM)
+    )

@@ -18,7 +18,6 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from einthoven import __version__
 from einthoven.console import log, progress
 from einthoven.errors import DataError
 from einthoven.figures.prediction import DISCLAIMER
@@ -39,6 +38,7 @@ from einthoven.report.sections import report_sections
 from einthoven.report.verdict import glance_rows, headline_note, headline_rows, verdict_sentence
 from einthoven.scopes import metrics_path, predictions_path
 from einthoven.settings import Settings
+from einthoven.version import __version__
 
 # Raised whenever a report would come out otherwise from the same files.
 REPORT_VERSION = 3

@@ -149,7 +149,7 @@ def _where_runs_lie(workspace: Workspace) -> tuple[str, str | None]:
     """Where runs are written to, and where files are; a server knows the latter itself."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
-        log.info("MLflow writes to %s (MLFLOW_TRACKING_URI)", without_password(uri))
+        log.info("MLflow writes to %s (MLFLOW_TRACKING_URI)", without_login(uri))
         return uri, None
     path = (workspace.root / WORKSPACE_DATABASE).resolve()
     if not path.exists():
@@ -198,10 +198,10 @@ def _check_database(path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
 
 
-def without_password(text: str) -> str:
+def without_login(text: str) -> str:
     """Addresses without the user and password that they may hold.
 
-    >>> without_password("to http://me:secret@mlflow.example:5000/api")
+    >>> without_login("to http://me:secret@mlflow.example:5000/api")
     'to http://mlflow.example:5000/api'
     """
     return re.sub(r"//[^/@\s]+@", "//", text)

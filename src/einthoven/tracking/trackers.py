@@ -26,7 +26,7 @@ from einthoven.errors import ConfigError, DataError, RunStopped
 from einthoven.files import Workspace, read_json, write_json
 from einthoven.settings import TRACKER_NAMES, Settings, did_you_mean
 from einthoven.tracking.event_file import EventFile
-from einthoven.tracking.mlflow_run import MLFLOW_ENVIRONMENT, MlflowRun, without_password
+from einthoven.tracking.mlflow_run import MLFLOW_ENVIRONMENT, MlflowRun, without_login
 from einthoven.tracking.numbers import described_settings, epoch_numbers, score_numbers
 
 # What has to be installed for each; mlflow-skinny has the first of MLflow's and opens no database.
@@ -212,7 +212,7 @@ def _undisturbed() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """The first line of what went wrong, fit for a log that others read."""
-    lines = without_password(str(error)).strip().splitlines() or [type(error).__name__]
+    lines = without_login(str(error)).strip().splitlines() or [type(error).__name__]
     return textwrap.shorten(lines[0], _LONGEST_REASON, placeholder=" …")
 
 

@@ -1,0 +1,77 @@
+"""`einthoven tune`: search settings with Optuna, in as many processes as share a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from einthoven.console import log
+from einthoven.errors import ConfigError
+from einthoven.inference import choose_device
+from einthoven.settings import Settings
+from einthoven.tracking.trackers import parse_tracking
+from einthoven.tuning.on_ray import search_on_ray
+from einthoven.tuning.results import search_summary, write_figures, write_progress
+from einthoven.tuning.space import choose_space
+from einthoven.tuning.storage import open_storage, storage_in_words, study_name
+from einthoven.tuning.study import join_study
+from einthoven.tuning.working import search_facts, work_on
+
+# What a trial's name adds to the study's.
+LONGEST_STUDY_NAME = 40
+
+
+def tune(
+    settings: Settings, origins: Mapping[str, str] | None = None, space_path: Path | None = None
+) -> str:
+    """Train with one proposal of settings after the other, and keep those that score best.
+
+    The score is ``BEST_METRIC`` on the half of the validation split that picks the epoch. The test
+    split is not touched. Several processes with the same study share its trials; a search that was
+    stopped goes on. Writes into ``artifacts/tuning/<study>``: docs/how-to/tune.md.
+
+    Args:
+        origins: setting to where its value came from; what is not a default is not varied.
+        space_path: TOML file of what to vary, instead of the default space.
+
+    Returns:
+        A summary for people.
+
+    Raises:
+        ConfigError: settings that cannot be searched with, or the study is another search.
+        DataError: there is no usable store, or the study's storage cannot be reached.
+        RunStopped: Ctrl-C or SIGTERM came; the trial can be gone on with.
+    """
+    settings = settings.model_copy(update={"run_name": study_name(settings)})
+    check_search_settings(settings)
+    device = choose_device(settings.device)
+    space = choose_space(settings, origins or {}, device, space_path)
+    facts = search_facts(settings, space)
+    with open_storage(settings) as storage:
+        search = join_study(settings, space, facts, storage)
+        log.info("Study %s in %s", search.name, storage_in_words(settings))
+        (search_on_ray if settings.engine == "ray" else work_on)(search, origins or {})
+        write_progress(search)
+        return search_summary(search, write_figures(search))
+
+
+def check_search_settings(settings: Settings) -> None:
+    """Refuse what makes no sense of a search.
+
+    Raises:
+        ConfigError: says what to do instead.
+    """
+    parse_tracking(settings.tracking)
+    if settings.fresh:
+        raise ConfigError(
+            "FRESH would delete trials that other processes may be at; begin a search anew under "
+            "another --run-name"
+        )
+    if settings.dry_run or settings.run_mode == "smoke":
+        what = "a dry run" if settings.dry_run else "a smoke test"
+        raise ConfigError(f"{what} has no score to search by; use `einthoven train`")
+    if len(settings.run_name) > LONGEST_STUDY_NAME:
+        raise ConfigError(
+            f"RUN_NAME is {settings.run_name}, too long here; use {LONGEST_STUDY_NAME} letters at "
+            "most"
+        )
