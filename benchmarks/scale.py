@@ -173,12 +173,16 @@ def measure_here(stage: str, root: Path, n_records: int) -> Told:
     count_columns = told.pop("columns")
     peak = peak_bytes()
     spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - began}
-    return told | spent | {
-        "peak_mb": round(peak / 2**20, 1),
-        "imported_mb": round(imported / 2**20, 1),
-        # Asked for last: a stage that gave its table up has to read it once more.
-        "columns_mb": round(count_columns() / 2**20, 1),
-    }
+    return (
+        told
+        | spent
+        | {
+            "peak_mb": round(peak / 2**20, 1),
+            "imported_mb": round(imported / 2**20, 1),
+            # Asked for last: a stage that gave its table up has to read it once more.
+            "columns_mb": round(count_columns() / 2**20, 1),
+        }
+    )
 
 
 def peak_bytes() -> int:

@@ -215,9 +215,7 @@ def test_numbered_texts_are_those_of_pandas(n_different):
 
 def test_texts_whose_hashes_agree_are_told_apart(monkeypatch):
     texts = pd.Series([f"patient {n % 300}" for n in range(1_000)])
-    monkeypatch.setattr(
-        pd.util, "hash_array", lambda values, **_: np.zeros(len(values), np.uint64)
-    )
+    monkeypatch.setattr(pd.util, "hash_array", lambda values, **_: np.zeros(len(values), np.uint64))
     number, _ = number_texts(texts_of(texts), len(texts))
     assert np.array_equal(number, pd.factorize(texts)[0])
 

@@ -140,9 +140,7 @@ def step_rates(batch: int) -> tuple[float, float]:
     steps = read_json(RESULTS / "run_steps.json")
     host_s = steps["host_ms_per_step"] / 1000
     flops = PASSES * read_json(RESULTS / "models.json")["models"]["resnet1d_views"]["flops"]
-    low, high = (
-        batch / max(flops * batch / (PEAK_FLOPS * share), host_s) for share in PEAK_SHARES
-    )
+    low, high = (batch / max(flops * batch / (PEAK_FLOPS * share), host_s) for share in PEAK_SHARES)
     return low, high
 
 
