@@ -85,6 +85,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_with_one(root):
     np.testing.assert_allclose(curve(root, "dies"), curve(root, "one"), rtol=1e-5)
 
 
+@pytest.mark.slow  # it has hung once, at the second start; see docs/how-to/several-gpus.md
 def test_torchrun_restarts_a_job_that_lost_a_process_and_it_ends_with_the_same_bits(root):
     done = train(root, "restarted", "1", "dies", "3", n_processes=2, max_restarts=1)
     assert done.returncode == 0, done.stderr
