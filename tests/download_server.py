@@ -66,6 +66,7 @@ class ArchiveHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server, path = self.server, self.path.lstrip("/")
+        self.is_open = True
         with server.lock:
             server.asked.append(path)
             server.asked_at.append(time.monotonic())
@@ -78,8 +79,12 @@ class ArchiveHandler(BaseHTTPRequestHandler):
         try:
             self._answer(path, fault)
         finally:
-            with server.lock:
-                server.n_open -= 1
+            self._is_answered()
+
+    def _is_answered(self) -> None:
+        with self.server.lock:
+            self.server.n_open -= self.is_open
+            self.is_open = False
 
     def _answer(self, path: str, fault: Fault | None) -> None:
         file = self.server.folder / path
@@ -109,6 +114,7 @@ class ArchiveHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in ({"Content-Length": "0"} | (headers or {})).items():
             self.send_header(name, value)
+        self._is_answered()
         self.end_headers()
 
     def begin(self, length: int, start: int = 0) -> None:
@@ -122,6 +128,10 @@ class ArchiveHandler(BaseHTTPRequestHandler):
     def give(self, content: bytes) -> None:
         for at in range(0, len(content), 65536):
             chunk = content[at : at + 65536]
+            time.sleep(self.server.chunk_pause)
+            if at + len(chunk) >= len(content):
+                # Before the last bytes: with them the client may ask again, elsewhere, at once.
+                self._is_answered()
             try:
                 self.wfile.write(chunk)
             except OSError:  # the client is gone
@@ -130,7 +140,6 @@ class ArchiveHandler(BaseHTTPRequestHandler):
             with self.server.lock:
                 path = self.path.lstrip("/")
                 self.server.given[path] = self.server.given.get(path, 0) + len(chunk)
-            time.sleep(self.server.chunk_pause)
 
 
 # Faults ----------------------------------------------------------------------------------------
