@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +16,38 @@ from stores import write_tiny_store
 
 from einthoven.checkpoint import read_checkpoint
 from einthoven.cli import command_line
-from einthoven.distributed import ALONE, Processes, processes_here, share_of
-from einthoven.errors import ConfigError
+from einthoven.distributed import (
+    ALONE,
+    Processes,
+    joined_processes,
+    name_of_start,
+    processes_here,
+    share_of,
+)
+from einthoven.errors import ConfigError, ProcessLost
 from einthoven.files import read_json
 from einthoven.runs import check_settings_together
 from einthoven.settings import Settings
 
 SCRIPT = Path(__file__).with_name("parallel_run.py")
+MEETING_SCRIPT = Path(__file__).with_name("meeting_run.py")
 CPU = torch.device("cpu")
 
 
 def train(root, run_name, *words, n_processes=1, max_restarts=0):
     """Train in processes of their own; returns how that ended."""
+    words = (str(root), run_name, *words)
+    return in_processes(SCRIPT, *words, n_processes=n_processes, max_restarts=max_restarts)
+
+
+def in_processes(script, *words, n_processes, max_restarts):
     environment = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
     started = [sys.executable]
     if n_processes > 1:
         started += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         started += [str(n_processes), "--max-restarts", str(max_restarts)]
     return subprocess.run(
-        [*started, str(SCRIPT), str(root), run_name, *words],
+        [*started, str(script), *words],
         capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=600,
         check=False,
     )  # fmt: skip
@@ -85,7 +100,6 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_with_one(root):
     np.testing.assert_allclose(curve(root, "dies"), curve(root, "one"), rtol=1e-5)
 
 
-@pytest.mark.slow  # it has hung once, at the second start; see docs/how-to/several-gpus.md
 def test_torchrun_restarts_a_job_that_lost_a_process_and_it_ends_with_the_same_bits(root):
     done = train(root, "restarted", "1", "dies", "3", n_processes=2, max_restarts=1)
     assert done.returncode == 0, done.stderr
@@ -93,6 +107,46 @@ def test_torchrun_restarts_a_job_that_lost_a_process_and_it_ends_with_the_same_b
     assert "Not the same to the bit" not in done.stderr
     restarted, undisturbed = final_weights(root, "restarted"), final_weights(root, "two")
     assert all(torch.equal(restarted[key], undisturbed[key]) for key in undisturbed)
+
+
+def test_processes_that_torchrun_starts_again_meet_and_none_waits_for_a_dead_one():
+    done = in_processes(MEETING_SCRIPT, n_processes=2, max_restarts=2)
+    assert done.returncode == 0, done.stderr
+    # In the second start one dies before the other has its address.
+    assert [done.stdout.count(f"start {start}: 2 have met") for start in range(3)] == [2, 0, 2]
+
+
+def test_every_start_has_a_name_of_its_own_whatever_dead_processes_have_left():
+    store = torch.distributed.HashStore()
+    store.set("asked by 1", "the word of a process that died before it was answered")
+
+    def name_in(rank):
+        return name_of_start(store, Processes(rank, 3))
+
+    with ThreadPoolExecutor(3) as threads:
+        names = [set(threads.map(name_in, ranks)) for ranks in ((0, 1, 2), (2, 1, 0))]
+    assert len(names[0]) == len(names[1]) == 1
+    assert names[0] != names[1]
+
+
+def test_the_first_process_says_who_has_not_come(monkeypatch):
+    monkeypatch.setattr("einthoven.distributed.MEETING_LIMIT", timedelta(seconds=0.1))
+    with pytest.raises(TimeoutError, match="these have not come: 1, 2"):
+        name_of_start(torch.distributed.HashStore(), Processes(0, 3))
+
+
+def test_a_process_that_meets_nobody_ends_and_says_what_to_look_at(monkeypatch):
+    monkeypatch.setattr("einthoven.distributed.MEETING_LIMIT", timedelta(seconds=1))
+    monkeypatch.setattr("einthoven.distributed.ignore_termination", lambda: None)
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ProcessLost, match=r"0 of 2 has not met .* same command again") as ended,
+        joined_processes(Processes(0, 2), CPU),
+    ):
+        raise AssertionError("met somebody")
+    assert ended.value.is_of_one_process
 
 
 @pytest.mark.parametrize(

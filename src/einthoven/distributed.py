@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +30,20 @@ from einthoven.errors import (
     RunStopped,
 )
 from einthoven.interruption import ignore_termination
+
+if TYPE_CHECKING:
+    from torch.distributed import distributed_c10d
+
+# From the first process of a start to the last: they read the same store before, and a machine
+# that reads it for the first time is minutes behind one that has it in memory.
+MEETING_LIMIT = timedelta(minutes=10)
+# Gloo waits this many times as long as it is told to for another process to call.
+GLOO_PATIENCE = 5
+# For an answer while they train. One that dies is noticed at once, so this is for a machine that
+# vanishes without a word, and must not end what is only slow: a process that validates its share,
+# or the first one while it hands the model to a tracker.
+ANSWER_LIMIT = timedelta(hours=1)
+SECONDS_BETWEEN_ANSWERS = 0.02
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,7 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
     Where somebody else, such as Ray, has made them join already, they stay so.
 
     Raises:
-        ProcessLost: one of them has died.
+        ProcessLost: one of them has died, or does not come.
     """
     if processes.count == 1:
         yield
@@ -102,9 +120,7 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
     is_joined = distributed.is_initialized()
     try:
         if not is_joined:
-            distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            )
+            meet_processes(processes, device)
         yield
         # One that goes while another still writes can abort both.
         wait_for_processes(processes)
@@ -129,6 +145,72 @@ def joined_processes(processes: Processes, device: torch.device) -> Iterator[Non
             leave_processes()
 
 
+def meet_processes(processes: Processes, device: torch.device) -> None:
+    """Let the processes of this start find each other, and none of an earlier start.
+
+    Raises:
+        ProcessLost: they have not within about `MEETING_LIMIT`.
+    """
+    # Not at the top: PyTorch can be built without them, and one process alone needs none.
+    from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=MEETING_LIMIT))
+        store = PrefixStore("einthoven", store)
+        name = name_of_start(store, processes)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore(name, store), rank=processes.rank,
+            world_size=processes.count, timeout=MEETING_LIMIT / GLOO_PATIENCE,
+        )  # fmt: skip
+    except (RuntimeError, TimeoutError) as error:
+        # torchrun may be about to end this process; it has to say why first.
+        ignore_termination()
+        reason, _, _ = str(error).partition("\n")
+        raise ProcessLost(
+            f"process {processes.rank} of {processes.count} has not met the others of this job "
+            f"({reason}). If one of them has died, that stands above; "
+            "otherwise see that the machines reach each other (GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME name the network), and give the same command again"
+        ) from error
+    _set_pg_timeout(ANSWER_LIMIT)
+
+
+def name_of_start(store: distributed_c10d.Store, processes: Processes) -> str:
+    """A name that the processes of this start agree on, and that no other start has.
+
+    When torchrun starts processes again, its store still holds the addresses of the dead ones, and
+    who reads these before they are overwritten waits in vain. The number of the restart would not
+    do as a name: it can differ between machines, or stay as it was (PyTorch issue 135712). So each
+    process asks under a word of its own, and the first one answers; what a dead process has asked
+    is answered too, and read by nobody.
+
+    Raises:
+        TimeoutError: on the first process, where others do not come.
+        RuntimeError: on the others, where the first does not answer.
+    """
+    word = secrets.token_hex(8)
+    if not processes.is_first:
+        store.set(f"asked by {processes.rank}", word)
+        name = bytes(store.get(f"answer to {word}")).decode()
+        store.set(f"{name} is known to {processes.rank}", "")
+        return name
+    until = time.monotonic() + MEETING_LIMIT.total_seconds()
+    waited_for = set(range(1, processes.count))
+    while waited_for:
+        for rank in waited_for:
+            if store.check([f"asked by {rank}"]):
+                store.set(f"answer to {bytes(store.get(f'asked by {rank}')).decode()}", word)
+        waited_for = {
+            rank for rank in waited_for if not store.check([f"{word} is known to {rank}"])
+        }
+        if waited_for and time.monotonic() > until:
+            raise TimeoutError(f"these have not come: {', '.join(map(str, sorted(waited_for)))}")
+        time.sleep(SECONDS_BETWEEN_ANSWERS)
+    return word
+
+
 def leave_processes() -> None:
     """Take leave of the other processes, wherever they are; one that waits for this one hears."""
     if distributed.is_initialized():
@@ -141,7 +223,7 @@ def is_lost_connection(error: RuntimeError) -> bool:
     """Whether an error says that another process is gone."""
     said = str(error).lower()
     words = ("connection closed", "connection reset", "connection refused", "timed out", "peer")
-    return isinstance(error, distributed.DistBackendError) or any(word in said for word in words)
+    return isinstance(error, distributed.DistError) or any(word in said for word in words)
 
 
 def share_of(records: np.ndarray, processes: Processes) -> np.ndarray:
