@@ -12,13 +12,17 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from fake_ecgs import fake_ecg
 from wfdb_samples import write_record
+
+from einthoven.sources import SOURCES
 
 Fault = Callable[["ArchiveHandler", bytes, int], bool]
 
@@ -208,6 +212,15 @@ def write_sums(folder: Path) -> None:
         if path.is_file() and path.name != "SHA256SUMS.txt"
     ]
     (folder / "SHA256SUMS.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def publish_sums(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None:
+    """Let an archive's publisher give the sums of the files that lie in a folder."""
+    files = tuple(
+        replace(file, md5=hashlib.md5((folder / file.name).read_bytes()).hexdigest())
+        for file in SOURCES[name].files
+    )
+    monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], files=files))
 
 
 def write_ecg(path: Path, seed: int, comments: Sequence[str] = (), fs: int = 100) -> None:

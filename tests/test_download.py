@@ -23,6 +23,7 @@ from download_server import (
     answers,
     corrupts,
     drops_after,
+    publish_sums,
     serving,
     write_challenge,
     write_ecg,
@@ -333,7 +334,7 @@ def test_one_rate_alone_is_fetched(settings, tmp_path):
     ("names", "wanted", "said"),
     [
         (["cpsc-2018"], Wanted(records=5), r"published in TrainingSet1.zip and .* fetched whole"),
-        (["sph"], Wanted(records=5), "published in records.tar, which has to be fetched whole"),
+        (["sph"], Wanted(records=5), "published in records.tar.gz, which has to be fetched whole"),
         (["chapman"], Wanted(rate=100), "has one rate only"),
         (["ptb-xl"], Wanted(rate=250), "has 100, 500"),
         (["ptbxl"], Wanted(), "did you mean ptb-xl"),
@@ -495,7 +496,7 @@ def test_a_zip_that_was_fetched_and_not_unpacked_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("inner", ["records/", ""])
-def test_a_tar_of_records_lands_where_its_reader_looks(settings, tmp_path, inner):
+def test_a_tar_of_records_lands_where_its_reader_looks(settings, tmp_path, monkeypatch, inner):
     import h5py
 
     folder = tmp_path / "other" / "sph"
@@ -503,14 +504,19 @@ def test_a_tar_of_records_lands_where_its_reader_looks(settings, tmp_path, inner
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file["ecg"] = np.zeros((12, 5000), np.float32)
-    with tarfile.open(folder / "records.tar", "w") as opened:
+    with tarfile.open(folder / "records.tar.gz", "w") as opened:
         member = tarfile.TarInfo(f"{inner}A00001.h5")
         member.size = len(content.getvalue())
         opened.addfile(member, io.BytesIO(content.getvalue()))
     (folder / "metadata.csv").write_text("ECG_ID,AHA_Code,Patient_ID,Age,Sex\nA00001,1,S1,55,M\n")
     (folder / "code.csv").write_text("Code,Description\n")
+    publish_sums(monkeypatch, "sph", folder)
     with serving(tmp_path / "other") as server:
-        download_archives(settings.model_copy(update={"mirror": server.address}), ["sph"])
+        elsewhere = settings.model_copy(update={"mirror": server.address})
+        download_archives(elsewhere, ["sph"])
+        server.asked.clear()
+        download_archives(elsewhere, ["sph"])
+        assert server.asked == []
     assert problems(settings, "sph") == [""]
 
 

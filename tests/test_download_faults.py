@@ -12,7 +12,15 @@ import time
 import zipfile
 
 import pytest
-from download_server import answers, serving, write_challenge, write_ptbxl, write_sums, write_zip
+from download_server import (
+    answers,
+    publish_sums,
+    serving,
+    write_challenge,
+    write_ptbxl,
+    write_sums,
+    write_zip,
+)
 
 from einthoven.download import command, fetching, ledger, parallel, patience
 from einthoven.download.command import bytes_needed, download_archives
@@ -125,21 +133,45 @@ def test_a_tar_with_a_damaged_name_or_no_end_is_refused(tmp_path, at, said):
     assert not (tmp_path / "here").exists()
 
 
-def test_records_that_the_archives_table_lists_and_its_tar_lacks_are_told(settings, tmp_path):
+def test_records_that_the_archives_table_lists_and_its_tar_lacks_are_told(
+    settings, tmp_path, monkeypatch
+):
     folder = tmp_path / "other" / "sph"
     folder.mkdir(parents=True)
-    write_tar(folder / "records.tar", 3)
+    write_tar(folder / "records.tar.gz", 3)
     rows = "".join(f"A0000{number},1,S1,55,M\n" for number in range(5))
     (folder / "metadata.csv").write_text("ECG_ID,AHA_Code,Patient_ID,Age,Sex\n" + rows)
     (folder / "code.csv").write_text("Code,Description\n")
+    publish_sums(monkeypatch, "sph", folder)
     with serving(tmp_path / "other") as server:
         elsewhere = settings.model_copy(update={"mirror": server.address})
         (outcome,) = download_archives(elsewhere, ["sph"])
         assert "2 records of the 5 that metadata.csv lists" in outcome.failed["metadata.csv"]
         assert state_of(settings, "sph") == "partial: 1 file missing"
-        write_tar(folder / "records.tar", 5)
+        write_tar(folder / "records.tar.gz", 5)
+        (outcome,) = download_archives(elsewhere, ["sph"])
+        assert "its md5 is" in outcome.failed[".download/records.tar.gz"]
+        publish_sums(monkeypatch, "sph", folder)
         (outcome,) = download_archives(elsewhere, ["sph"])
         assert outcome.failed == {}
+
+
+@pytest.mark.parametrize("name", ["records.tar", "records.tar.gz"])
+def test_a_tar_that_somebody_has_is_not_fetched_again(settings, tmp_path, monkeypatch, name):
+    folder = tmp_path / "other" / "sph"
+    folder.mkdir(parents=True)
+    write_tar(folder / "records.tar.gz", 1)
+    (folder / "metadata.csv").write_text("ECG_ID,AHA_Code,Patient_ID,Age,Sex\nA00000,1,S1,55,M\n")
+    (folder / "code.csv").write_text("Code,Description\n")
+    publish_sums(monkeypatch, "sph", folder)
+    shutil.copyfile(folder / "records.tar.gz", tmp_path / name)
+    (outcome,) = download_archives(settings, ["sph"], zip_path=tmp_path / name)
+    assert list(outcome.failed) == ["metadata.csv", "code.csv"]
+    with serving(tmp_path / "other") as server:
+        elsewhere = settings.model_copy(update={"mirror": server.address})
+        (outcome,) = download_archives(elsewhere, ["sph"])
+        assert sorted(server.asked) == ["sph/code.csv", "sph/metadata.csv"]
+    assert outcome.failed == {}
 
 
 @pytest.mark.parametrize("name", ["ptbdb", "chapman", "cpsc-2018", "sph", "challenge-2021"])

@@ -38,6 +38,22 @@ def test_a_source_says_all_that_a_user_needs(source):
     assert source.size_from in ("stated", "estimated", "unverified")
 
 
+def test_what_is_verified_by_md5_has_the_sum_of_every_file():
+    for source in SOURCES.values():
+        sums = [file.md5 for file in source.files]
+        assert all(sums) if "MD5" in source.verified else not any(sums)
+        assert all(re.fullmatch(r"[0-9a-f]{32}", md5) for md5 in filter(None, sums))
+
+
+@pytest.mark.parametrize("year", [2020, 2021])
+def test_a_challenge_is_the_sum_of_its_tranches(year):
+    whole = SOURCES[f"challenge-{year}"]
+    parts = [source for name, source in SOURCES.items() if name.startswith(f"{whole.name}-")]
+    assert sum(part.records for part in parts) == whole.records
+    # A page that counts a gigabyte as 2^30 bytes differs by 7 %.
+    assert sum(part.size_gb for part in parts) == pytest.approx(whole.size_gb, rel=0.03)
+
+
 @pytest.mark.parametrize(
     ("name", "mirror", "address"),
     [

@@ -1,8 +1,9 @@
 """Where the published archives come from: addresses, sizes, licences, citations, access rules.
 
-Data, and nothing is fetched here. What could not be established from the publishers' own pages is
-said to be so: a size is ``"stated"`` by the archive's page or ``"estimated"`` from its number of
-records and their length, and what an archive gives to verify files against stands in ``verified``.
+Data, and nothing is fetched here. What could not be established from the publishers' own pages, or
+from programs that quote them, is said to be so: a size is ``"stated"`` by the archive's page or
+``"estimated"`` from its number of records and their length, and what an archive gives to verify
+files against stands in ``verified``.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ ZIP_CRC = (
     "length, the CRC of each file in the zip, and its table of records; its publisher gives no "
     "checksum"
 )
-TAR_ONLY = (
-    "length, that the tar is whole, and its table of records; its publisher gives no checksum"
-)
+FIGSHARE_MD5 = "the MD5 that figshare gives of each file, and its table of records"
 
 
 @dataclass(frozen=True)
 class SourceFile:
     """A file with an address of its own, for archives that give no list of their files.
 
-    ``home`` is the folder that its content belongs in, where it is a zip or tar to be unpacked.
+    ``home`` is the folder that its content belongs in, where it is a zip or tar to be unpacked;
+    ``md5`` is what its publisher says that its bytes give, where they say it.
     """
 
     name: str
     url: str
     home: str = ""
+    md5: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Source:
         name: what it is called in tables, and on the command line.
         reader: a key of `READERS`.
         records: published number of records.
-        size_gb: gigabytes on disk (10^9 bytes), or None where unknown.
+        size_gb: gigabytes on disk (10^9 bytes; PhysioNet's pages count in 2^30), or None where
+            unknown.
         size_from: ``"stated"`` or ``"estimated"``.
         project: PhysioNet's name of the project; empty where it is published elsewhere.
         part: the files of this folder alone, for a tranche of a larger project.
@@ -108,7 +110,6 @@ def _challenge_sources(
     doi: str,
     tranches: dict[str, tuple[str, int, float]],
     stated_gb: float | None = None,
-    licence: str = "CC BY 4.0",
 ) -> tuple[Source, ...]:
     """The Challenge as a whole, and each of its tranches: folder, records, gigabytes."""
     project = f"challenge-{year}"
@@ -120,7 +121,7 @@ def _challenge_sources(
             name=f"{project}-{tranche}" if tranche else project,
             title=f"PhysioNet/CinC Challenge {year}" + (f", {tranche}" if tranche else ", all"),
             reader="challenge", version=version, records=count, size_gb=size,
-            size_from="estimated" if tranche or not stated_gb else "stated", licence=licence,
+            size_from="estimated" if tranche or not stated_gb else "stated", licence="CC BY 4.0",
             citation=citation, doi=doi,
             page=f"https://physionet.org/content/{project}/{version}/", folder=project,
             project=project, part=f"training/{folder}/" if tranche else "", skipped=_PACKED,
@@ -154,7 +155,7 @@ _PHYSIONET_SOURCES = (
     ),
     Source(
         "ptbdb", "PTB Diagnostic ECG Database", "ptbdb", "1.0.0", 549, 1.8, "estimated",
-        "unverified: ODC-BY 1.0 is reported",
+        "ODC-BY 1.0",
         "Bousseljot, Kreiseler, Schnabel: Nutzung der EKG-Signaldatenbank CARDIODAT der PTB über "
         "das Internet (Biomedizinische Technik 40, 1995)",
         "10.13026/C28C71", "https://physionet.org/content/ptbdb/1.0.0/", "ptbdb",
@@ -173,7 +174,7 @@ _PHYSIONET_SOURCES = (
         signs=("REFERENCE-v3.csv", "training/A*.hea", "training2017/*", "A[0-9]*.hea"),
     ),
     Source(
-        "chapman", "Chapman-Shaoxing-Ningbo", "chapman", "1.0.0", 45_152, 5.1, "stated",
+        "chapman", "Chapman-Shaoxing-Ningbo", "chapman", "1.0.0", 45_152, 5.5, "stated",
         "CC BY 4.0",
         "Zheng, Guo, Chu: A large scale 12-lead electrocardiogram database for arrhythmia study "
         "(PhysioNet 2022); Zheng et al.: Optimal Multi-Stage Arrhythmia Classification Approach "
@@ -181,11 +182,8 @@ _PHYSIONET_SOURCES = (
         "10.13026/wgex-er52", "https://physionet.org/content/ecg-arrhythmia/1.0.0/", "chapman",
         project="ecg-arrhythmia", skipped=_PACKED, signs=("WFDBRecords/*",),
     ),
-    *_challenge_sources(2021, "1.0.3", _REYNA, "10.13026/34va-7q14", _TRANCHES_2021, 12.6),
-    *_challenge_sources(
-        2020, "1.0.2", _PEREZ_ALDAY, "10.13026/dvyd-kd57", _TRANCHES_2020,
-        licence="unverified: CC BY 4.0 is reported",
-    ),
+    *_challenge_sources(2021, "1.0.3", _REYNA, "10.13026/34va-7q14", _TRANCHES_2021, 13.5),
+    *_challenge_sources(2020, "1.0.2", _PEREZ_ALDAY, "10.13026/dvyd-kd57", _TRANCHES_2020),
 )  # fmt: skip
 
 # Elsewhere -------------------------------------------------------------------------------------
@@ -212,16 +210,26 @@ _OTHER_SOURCES = (
         ),
     ),
     Source(
-        "sph", "Shandong Provincial Hospital", "sph", "1", 25_770, 2.3, "estimated",
-        "unverified: both CC0 and CC BY 4.0 are reported",
+        "sph", "Shandong Provincial Hospital", "sph", "1", 25_770, 2.3, "stated",
+        "unverified: CC0 is reported of the files, CC BY 4.0 of the article",
         "Liu et al.: A large-scale multi-label 12-lead electrocardiogram database with "
         "standardized diagnostic statements (Scientific Data 9:272, 2022)",
         "10.1038/s41597-022-01403-5", "https://doi.org/10.6084/m9.figshare.c.5779802.v1",
-        "sph", verified=TAR_ONLY, listing=("metadata.csv",), signs=("records/*.h5", "metadata.csv"),
+        "sph", verified=FIGSHARE_MD5, listing=("metadata.csv",),
+        signs=("records/*.h5", "metadata.csv"),
         files=(
-            SourceFile("metadata.csv", f"{_FIGSHARE_FILES}/34793152"),
-            SourceFile("code.csv", f"{_FIGSHARE_FILES}/32630954"),
-            SourceFile("records.tar", f"{_FIGSHARE_FILES}/32630684", home="records"),
+            SourceFile(
+                "metadata.csv", f"{_FIGSHARE_FILES}/34793152",
+                md5="8ef8e8789059a585c89c5302c7891909",
+            ),
+            SourceFile(
+                "code.csv", f"{_FIGSHARE_FILES}/32630954", md5="9fafec6cc6e1ef8117e2964116654d05"
+            ),
+            # Its name on figshare; it is a tar that nothing has packed.
+            SourceFile(
+                "records.tar.gz", f"{_FIGSHARE_FILES}/32630684", home="records",
+                md5="0beef976f54cf0a95fac9f45bb157950",
+            ),
         ),
     ),
 )  # fmt: skip
@@ -296,7 +304,7 @@ def size_words(source: Source) -> str:
     """Gigabytes, with a tilde where they are estimated.
 
     >>> [size_words(SOURCES[name]) for name in ("chapman", "ptb-xl", "cpsc-2018")]
-    ['5.1 GB', '~3.2 GB', 'unverified']
+    ['5.5 GB', '~3.2 GB', 'unverified']
     """
     if source.size_gb is None:
         return "unverified"

@@ -7,6 +7,7 @@ range, on condition that the server still has the same version.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import re
@@ -291,8 +292,10 @@ def checksum_problem(path: Path, file: RemoteFile) -> str:
     """What is wrong with a file's bytes; empty when they are right or nothing is known of them."""
     if not file.checksum:
         return ""
+    # MD5 guards against damage here; machines that forbid it for secrets allow that.
+    empty = functools.partial(hashlib.new, file.algorithm, usedforsecurity=False)
     with path.open("rb") as opened:
-        found = hashlib.file_digest(opened, file.algorithm).hexdigest()
+        found = hashlib.file_digest(opened, empty).hexdigest()
     if found == file.checksum:
         return ""
     return f"its {file.algorithm} is {found[:12]}... where the archive says {file.checksum[:12]}..."

@@ -16,7 +16,7 @@ from einthoven.download.unpacking import PACKED_SUFFIXES, PackedFile, check_room
 from einthoven.errors import DownloadError
 from einthoven.files import read_json, write_json
 from einthoven.settings import Settings
-from einthoven.sources import Source, source_address
+from einthoven.sources import Source, SourceFile, source_address
 
 
 def is_packed(name: str) -> bool:
@@ -38,21 +38,35 @@ def unpack_given(source: Source, ledger: Ledger, zip_path: Path, outcome: Outcom
         return sorted(members, key=lambda member: is_listing(source, member.path))
 
     homes = {file.name: file.home for file in source.files}
-    members = unpack(zip_path, ledger.folder, homes.get(zip_path.name, ""), accepted)
+    name = published_name(source, zip_path.name)
+    members = unpack(zip_path, ledger.folder, homes.get(name, ""), accepted)
     if set(cut_tables(source, ledger.folder)) <= {member.path for member in members}:
         forget_subsets(source, ledger.folder)
     outcome.n_files = outcome.n_fetched = len(members)
-    if zip_path.name in homes:
-        _note_held(ledger, _kept_path(zip_path.name), members)
+    if name:
+        _note_held(ledger, _kept_path(name), members)
         outcome.n_files = len(homes)
         outcome.failed = {
-            name: f"{name} is not there yet; without --zip it is fetched"
-            for name in homes
-            if not _is_packed_there(ledger, _kept_path(name))
+            file.name: f"{file.name} is not there yet; without --zip it is fetched"
+            for file in source.files
+            if not _is_packed_there(ledger, _remote_file(file))
         }
         outcome.n_fetched = 1
     if source.files and not outcome.failed:
         outcome.failed = unlisted_problems(source, ledger.folder)
+
+
+def published_name(source: Source, given: str) -> str:
+    """Which of an archive's packed files somebody has; a tar ends in .tar, .tar.gz or .tgz.
+
+    >>> from einthoven.sources import SOURCES
+    >>> published_name(SOURCES["sph"], "records.tar")
+    'records.tar.gz'
+    """
+    stems = {
+        file.name.partition(".")[0]: file.name for file in source.files if is_packed(file.name)
+    }
+    return stems.get(given.partition(".")[0], "")
 
 
 def refuse_other_archive(source: Source, packed: Path, members: list[PackedFile]) -> None:
@@ -95,11 +109,8 @@ def is_record_file(path: Path) -> bool:
 def fetch_packed(source: Source, settings: Settings, ledger: Ledger, outcome: Outcome) -> None:
     """Fetch an archive's few files, unpack those that pack, and keep what they held."""
     address = source_address(source, settings.mirror) if settings.mirror else ""
-    files = [
-        RemoteFile(_kept_path(file.name), address + file.name if address else file.url)
-        for file in source.files
-    ]
-    missing = [file for file in files if not _is_packed_there(ledger, file.path)]
+    files = [_remote_file(file, address) for file in source.files]
+    missing = [file for file in files if not _is_packed_there(ledger, file)]
     outcome.n_files, outcome.paths = len(files), [file.path for file in files]
     outcome.note_begun()
     if source.size_gb and missing:
@@ -124,7 +135,7 @@ def _fetch_and_unpack(
 ) -> dict[str, str]:
     """Fetch what a program stopped before unpacking has not left here, and unpack what packs."""
     homes = {_kept_path(file.name): file.home for file in source.files}
-    absent = [file for file in files if not ledger.has(file.path)]
+    absent = [file for file in files if not ledger.has(file.path, file.checksum)]
     failed = fetch_as_set(settings, absent, ledger, source.name)
     for path in [file.path for file in files if file.path not in failed]:
         if is_packed(path):
@@ -138,6 +149,12 @@ def _fetch_and_unpack(
 
 def _kept_path(name: str) -> str:
     return f"{HIDDEN}/{name}" if is_packed(name) else name
+
+
+def _remote_file(file: SourceFile, address: str = "") -> RemoteFile:
+    """Where a file is had and kept, and the sum that its publisher gives, if any."""
+    url = address + file.name if address else file.url
+    return RemoteFile(_kept_path(file.name), url, "md5" if file.md5 else "", file.md5)
 
 
 def _held_path(ledger: Ledger, path: str) -> Path:
@@ -154,12 +171,12 @@ def _note_held(ledger: Ledger, path: str, members: list[PackedFile]) -> None:
     write_json(_held_path(ledger, path), {member.path: member.size for member in members})
 
 
-def _is_packed_there(ledger: Ledger, path: str) -> bool:
-    if not is_packed(path):
-        return ledger.has(path)
-    if not _held_path(ledger, path).exists():
+def _is_packed_there(ledger: Ledger, file: RemoteFile) -> bool:
+    if not is_packed(file.path):
+        return ledger.has(file.path, file.checksum)
+    if not _held_path(ledger, file.path).exists():
         return False
-    held: dict[str, int] = read_json(_held_path(ledger, path))
+    held: dict[str, int] = read_json(_held_path(ledger, file.path))
     return all(_has_size(ledger.folder / name, size) for name, size in held.items())
 
 
