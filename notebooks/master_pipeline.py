@@ -976,7 +976,7 @@ def file_size_text(n_bytes):
 print(f"Workspace: {shown_run.root.resolve()}")
 print(f"RUN_MODE: {shown_run.run_mode}")
 show(artifact_table(shown_run))
-print("Research software, not a medical device.")
+print(DISCLAIMER)
 
 # %% [markdown]
 # ## 14. Runbook

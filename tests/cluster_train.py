@@ -30,7 +30,7 @@ from einthoven.settings import Settings
 
 def settings_of(root: Path, run_name: str, **changes: Any) -> Settings:
     usual = {
-        "engine": "ray", "train_workers": 2, "epochs": 3, "batch_size_cpu": 16, "crop_samples": 100,
+        "engine": "ray", "train_workers": 2, "epochs": 8, "batch_size_cpu": 16, "crop_samples": 100,
         "lr": 0.003, "target_samples": 200, "device": "cpu", "ema_decay": 0.9, "augment": "strong",
         "tracking": "none", "checkpoint_minutes": 1e-6, "model_name": "resnet1d_wang",
     }  # fmt: skip
@@ -91,11 +91,13 @@ def run_step(root: Path, step: str, address: dict[str, str]) -> list[str]:
         return said_by(settings_of(root, step, batch_size_cpu=8, **address))
     settings = settings_of(root, "stopped" if step == "went-on" else step, **address)
     if step in ACTIONS:
-        after_saves(settings, 6, ACTIONS[step])
+        after_saves(settings, *ACTIONS[step])
     return said_by(settings)
 
 
-ACTIONS = {"killed": kill_one_process, "stopped": stop_this_process}
+# After the sixth save the second epoch has begun. A signal takes up to a second to reach the
+# processes, which must not be done by then.
+ACTIONS = {"killed": (6, kill_one_process), "stopped": (2, stop_this_process)}
 
 
 def main() -> None:

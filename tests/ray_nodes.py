@@ -13,14 +13,18 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 TRIES = 5
 
 
-def start_cluster(n_nodes: int) -> tuple[Any, list[Any]]:
-    """A `ray.cluster_utils.Cluster`, and its nodes without the head."""
+def start_cluster(n_nodes: int, n_gpus: int = 0) -> tuple[Any, list[Any]]:
+    """A `ray.cluster_utils.Cluster`, and its nodes without the head.
+
+    Args:
+        n_gpus: that Ray is told each node but the head has.
+    """
     from ray.cluster_utils import Cluster
 
     for _ in range(TRIES):
         cluster = Cluster()
         try:
-            nodes = [cluster.add_node(**NODE) for _ in range(n_nodes)]
+            nodes = [cluster.add_node(**NODE, num_gpus=n_gpus * (i > 0)) for i in range(n_nodes)]
         except Exception as error:
             print(f"once more: {error}", file=sys.stderr)
             cluster.shutdown()

@@ -19,7 +19,7 @@ from einthoven import prediction
 from einthoven.errors import CheckpointError, ConfigError, DataError, RecordError
 from einthoven.evaluation import evaluate_detailed
 from einthoven.examples import MOST_CLASSES_WITH_EXAMPLE, choose_example_records
-from einthoven.figures.prediction import DISCLAIMER, visualize_prediction_sample
+from einthoven.figures.prediction import visualize_prediction_sample
 from einthoven.files import read_json, write_json
 from einthoven.inference import predict_records
 from einthoven.labelling import read_mapping
@@ -38,6 +38,7 @@ from einthoven.samples import prepare_sample
 from einthoven.scopes import predictions_path
 from einthoven.store import open_store, stored_signal
 from einthoven.training import train_production
+from einthoven.version import DISCLAIMER
 
 FIVE = ("MI", "AF", "BBB", "NORM", "OTHER")
 narrow_resnet = partial(ResNet1d, width=16)

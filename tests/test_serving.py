@@ -27,7 +27,6 @@ from served_model import (
 
 from einthoven.errors import ConfigError
 from einthoven.explain.explanation import explain_sample
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import read_json, write_json
 from einthoven.models.registry import MODELS
 from einthoven.prediction import load_best_model, predict_sample
@@ -39,6 +38,7 @@ from einthoven.serving.explaining import METHODS
 from einthoven.serving.guard import SECURITY_HEADERS, error_answer, missing_facts, without_paths
 from einthoven.serving.limits import ServingLimits
 from einthoven.serving.server import serve
+from einthoven.version import DISCLAIMER
 
 LIMITS = ServingLimits(n_readers=1, max_bytes=2**20, max_requests=16)
 

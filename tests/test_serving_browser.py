@@ -14,11 +14,11 @@ import pytest
 from fake_ecgs import fake_ecg
 from served_model import LABELS, narrow_resnet, running, write_model, write_record
 
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.models.registry import MODELS
 from einthoven.records import LEADS
 from einthoven.serving.app import create_app
 from einthoven.serving.limits import ServingLimits
+from einthoven.version import DISCLAIMER
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(

@@ -27,16 +27,18 @@ from einthoven import batches, inference, runs
 from einthoven.configuration import load_settings
 from einthoven.errors import ConfigError, DataError, MemoryShortage, RunGivenUp, RunStopped
 from einthoven.files import Workspace, read_json, write_json
+from einthoven.labels.sets import load_label_set
 from einthoven.models.registry import MODELS
 from einthoven.models.resnet1d import ResNet1d
 from einthoven.run_folder import WITHOUT_EFFECT, run_inputs
 from einthoven.scoring import Predictions
 from einthoven.settings import Settings, setting_names
 from einthoven.store import open_store
-from einthoven.training import train_production
+from einthoven.training import open_data, train_production
 from einthoven.tuning import command, confirmation, study, trials
 from einthoven.tuning.command import tune
 from einthoven.tuning.confirmation import CONFIRMATION_KEYS, compare_seeds, confirm_best
+from einthoven.tuning.devices import device_here
 from einthoven.tuning.results import fixed_settings, write_figures
 from einthoven.tuning.space import choose_space
 from einthoven.tuning.storage import open_storage
@@ -124,6 +126,23 @@ def test_the_best_settings_keep_lengths_and_a_label_set_from_elsewhere(tmp_path,
     again = Settings(**fixed)
     assert (again.target_samples, again.crop_samples) == (1000, 250)
     assert fixed["epochs"] == usual.epochs
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_label_set_of_one_s_own_is_found_from_another_folder(root, monkeypatch):
+    lines = "code,label\nscp:IMI,MI\nscp:NORM,NORM\n"
+    (root / "mine.csv").write_text(lines)
+    splits = read_json(Workspace(root).splits_path)
+    write_json(Workspace(root).splits_path, splits | {"label_set": "mine.csv"})
+    monkeypatch.chdir(root)
+    said = search(root, label_set="mine.csv")
+    (root / "elsewhere").mkdir()
+    monkeypatch.chdir(root / "elsewhere")
+    path = root / "artifacts/tuning/tune/best.toml"
+    found = load_settings({"root": root}, path).settings
+    open_data(found)
+    assert load_label_set(found.label_set).labels == ("MI", "NORM")
+    assert f"Train with them: einthoven train --config {path} --run-name tune-best" in said
 
 
 def settings_named(settings: Settings) -> Settings:
@@ -246,7 +265,8 @@ def test_a_stopped_trial_is_gone_on_with_and_counts_once(root, monkeypatch):
 def opened(root: Path, storage: Any, **changes: Any) -> Search:
     settings = settings_named(search_settings(root, **changes))
     space = choose_space(settings, {}, CPU, write_space(root))
-    return join_study(settings, space, search_facts(settings, space), storage)
+    facts = search_facts(settings, space, device_here(settings))
+    return join_study(settings, space, facts, storage)
 
 
 @pytest.fixture
@@ -575,6 +595,41 @@ def test_any_error_of_the_database_is_told(root):
     with pytest.raises(DataError, match=r"cannot be reached or used: .*damaged"):
         with open_storage(settings_named(search_settings(root))):
             raise IntegrityError("damaged", None, Exception("damaged"))
+
+
+@pytest.mark.parametrize("kind", ["journal", "db"])
+def test_a_folder_that_cannot_be_made_is_told(root, kind):
+    (root / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/deeper/s.* cannot be reached or used: .*director"):
+        search(root, study_storage=str(root / "file" / "deeper" / f"s.{kind}"))
+
+
+def test_a_journal_that_is_none_is_told(root):
+    (root / "folder.journal").mkdir()
+    (root / "text.journal").write_text("no journal\n" * 2)
+    for name, words in (("folder", "Is a directory"), ("text", "Expecting value")):
+        with pytest.raises(DataError, match=rf"{name}.journal cannot be .*: .*{words}"):
+            search(root, study_storage=str(root / f"{name}.journal"))
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_journal_that_is_lost_midway_is_no_trial_s_fault(root, monkeypatch):
+    path = root / "away" / "search.journal"
+
+    def lose_the_disk(settings: Settings, *given: Any) -> None:
+        path.parent.rename(root / "elsewhere")
+        raise_from = given[1]
+        raise_from(1, 0.5)
+
+    monkeypatch.setattr(trials, "train_production", lose_the_disk)
+    with pytest.raises(DataError, match=r"search.journal cannot be reached or used: .*No such"):
+        search(root, study_storage=str(path))
+    (root / "elsewhere").rename(path.parent)
+    monkeypatch.setattr(trials, "train_production", fake_training)
+    monkeypatch.setattr(study, "SECONDS_BETWEEN_SIGNS", 0.2)
+    monkeypatch.setattr(study, "SECONDS_UNTIL_LOST", 0.5)
+    search(root, study_storage=str(path))
+    assert list(table(root)["state"]) == ["finished"] * 4
 
 
 # Confirming --------------------------------------------------------------------------------------

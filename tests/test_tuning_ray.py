@@ -7,21 +7,34 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import cluster_tune
 import pandas as pd
 import pytest
 from stores import write_tiny_store
 from tuning_process import search_settings, write_space
 
 from einthoven.cluster_training import WorkerPlan
-from einthoven.errors import ConfigError
+from einthoven.errors import ConfigError, ProcessLost
+from einthoven.files import read_json
 from einthoven.settings import Settings
+from einthoven.tuning import on_ray
+from einthoven.tuning.devices import (
+    TrialDevice,
+    common_device,
+    device_here,
+    refuse_other_device,
+)
 from einthoven.tuning.on_ray import (
+    collect_answers,
     plan_search_workers,
+    refuse_gpu_without_use,
     refuse_sqlite_between_machines,
-    refuse_without_gpu_here,
     refuse_without_room,
 )
+from einthoven.tuning.storage import open_storage
+from einthoven.tuning.working import search_facts
 
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -50,11 +63,100 @@ def test_trials_that_no_machine_can_run_are_refused_and_too_many_are_told(caplog
     assert "Of 9 trials at once (TRAIN_WORKERS) 8 fit" in caplog.text
 
 
-def test_a_search_on_gpus_is_not_begun_on_a_machine_without_one():
-    refuse_without_gpu_here(WorkerPlan(2, True, 1), "cuda")
-    refuse_without_gpu_here(WorkerPlan(2, False, 4), "cpu")
-    with pytest.raises(ConfigError, match=r"this machine has none, .* with a GPU .*DEVICE=cpu"):
-        refuse_without_gpu_here(WorkerPlan(2, True, 1), "cpu")
+def test_a_machine_without_cores_for_trials_gets_none():
+    plan = plan_search_workers(Settings(device="cpu"), [{}, {"CPU": 8.0}, {"CPU": 8.0}])
+    assert plan == WorkerPlan(2, False, 8)
+
+
+# What the machines train on ----------------------------------------------------------------------
+
+A100 = TrialDevice("cuda", "torch.bfloat16", "NVIDIA A100", "first")
+V100 = TrialDevice("cuda", "torch.float16", "Tesla V100", "second")
+CPU = TrialDevice("cpu", "torch.float32", "", "third")
+
+
+def test_machines_may_differ_in_what_changes_no_score():
+    h100 = TrialDevice("cuda", "torch.bfloat16", "NVIDIA H100", "other")
+    assert common_device([A100, h100]) == A100
+    refuse_other_device(A100, h100)
+
+
+@pytest.mark.parametrize(
+    ("other", "line", "advice"),
+    [
+        (V100, r"  second: cuda \(Tesla V100\) in float16", "Set MIXED_PRECISION to fp16 or off"),
+        (CPU, "  third: cpu in float32", "Use DEVICE=cpu"),
+    ],
+)
+def test_machines_that_would_score_differently_are_refused_and_named(other, line, advice):
+    with pytest.raises(ConfigError, match=rf"first: cuda .*in bfloat16\n{line}\n{advice}"):
+        common_device([A100, other])
+    with pytest.raises(ConfigError, match=f"machine {other.host} trains on .* begun for cuda"):
+        refuse_other_device(A100, other)
+
+
+def test_a_gpu_that_torch_cannot_use_is_told():
+    refuse_gpu_without_use(WorkerPlan(1, True, 1), "first", A100)
+    refuse_gpu_without_use(WorkerPlan(1, False, 4), "third", CPU)
+    with pytest.raises(ConfigError, match="machine third a GPU, and torch there can use none"):
+        refuse_gpu_without_use(WorkerPlan(1, True, 1), "third", CPU)
+
+
+def test_a_score_depends_on_the_device_of_the_trials_and_not_on_this_machine_s(tmp_path):
+    write_tiny_store(tmp_path)
+    settings = search_settings(tmp_path, batch_size_gpu=48)
+    facts = search_facts(settings, {}, A100)
+    assert (facts["device"], facts["batch_size"]) == ("cuda", "48")
+    assert facts["arithmetic"] == "torch.bfloat16"
+    here = search_facts(settings, {}, device_here(settings))
+    assert (here["device"], here["batch_size"], here["arithmetic"]) == (
+        "cpu",
+        "16",
+        "torch.float32",
+    )
+
+
+class OneByOne:
+    """Ray, as far as answers are collected: each task is done at once, dead, or never."""
+
+    exceptions = SimpleNamespace(RayError=ChildProcessError)
+
+    def __init__(self) -> None:
+        self.cancelled: list[str] = []
+
+    def wait(self, tasks: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        done = [task for task in tasks if task != "busy"][:1]
+        return done, [task for task in tasks if task not in done]
+
+    def get(self, task: str) -> TrialDevice:
+        if task == "dead":
+            raise ChildProcessError("its node is gone")
+        return A100
+
+    def cancel(self, task: str) -> None:
+        self.cancelled.append(task)
+
+
+def test_machines_that_are_busy_or_dead_do_not_hold_up_the_others(monkeypatch):
+    monkeypatch.setattr(on_ray, "SECONDS_FOR_OTHERS", 0.05)
+    ray = OneByOne()
+    assert collect_answers(ray, ["dead", "free", "busy"]) == {"free": A100}
+    assert ray.cancelled == ["busy"]
+    with pytest.raises(ProcessLost, match="its node is gone"):
+        collect_answers(ray, ["dead"])
+
+
+# On Ray ------------------------------------------------------------------------------------------
+
+
+def run_on_ray(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, timeout=550, text=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
 
 
 @NO_RAY
@@ -67,13 +169,49 @@ def test_processes_of_a_cluster_share_the_trials_of_one_search(tmp_path: Path):
         "--model-name se_resnet1d --crop-samples 100 --target-samples 200 --best-metric auroc "
         f"--bootstrap-resamples 100 --root {tmp_path} --space {space}"
     )
-    environment = {k: v for k, v in os.environ.items() if k.lower() not in Settings.model_fields}
-    done = subprocess.run(
-        [sys.executable, "-m", "einthoven", *words.split()], env=environment, timeout=550,
-        text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = run_on_ray("-m", "einthoven", *words.split())
     rows = pd.read_csv(tmp_path / "artifacts/tuning/tune/trials.csv")
     assert len(rows) == 5 and rows["lr"].nunique() == 5
     assert "Searching with 2 trials at once on a Ray cluster of 1 machine" in done.stderr
     assert "5 trials" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after a search from a head without a GPU on a worker that is said to have one."""
+    folder = tmp_path_factory.mktemp("searched")
+    write_tiny_store(folder)
+    run_on_ray(cluster_tune.__file__, str(folder), "searched", "confirmed", "refused")
+    return folder
+
+
+@NO_RAY
+@pytest.mark.slow
+def test_a_head_without_gpu_searches_for_the_device_of_its_workers(searched: Path):
+    said = (searched / "told-searched.txt").read_text()
+    assert "1 trial at once on a Ray cluster of 2 machines, each on cuda (pretended)" in said, said
+    rows = pd.read_csv(searched / "artifacts/tuning/searched/trials.csv")
+    assert set(rows["state"]) == {"finished"} and set(rows["batch_size_gpu"]) <= {8, 16}
+    # The probe and the trials: all of them had the GPU.
+    assert {path.read_text() for path in searched.glob("asked-*.txt")} == {"0"}
+    with open_storage(cluster_tune.searched_settings(searched)) as storage:
+        study_id = storage.get_study_id_from_name("searched")
+        facts = storage.get_study_user_attrs(study_id)["einthoven"]
+    assert (facts["device"], facts["arithmetic"]) == ("cuda", "torch.bfloat16")
+
+
+@NO_RAY
+@pytest.mark.slow
+def test_a_worker_whose_torch_cannot_use_its_gpu_ends_the_search_before_it_begins(searched: Path):
+    said = (searched / "told-refused.txt").read_text()
+    assert "ConfigError: Ray gives a trial on machine" in said and "can use none" in said
+    assert not (searched / "artifacts/tuning/refused").exists()
+
+
+@NO_RAY
+@pytest.mark.slow
+def test_what_was_found_is_confirmed_by_the_workers_too(searched: Path):
+    said = (searched / "told-confirmed.txt").read_text()
+    assert "Run searched-default-seed1" in said and "Run searched-best-trial" in said
+    result = read_json(searched / "artifacts/tuning/searched/confirmation.json")
+    assert (result["seeds"], result["mean"]["n"]) == ([1], 4)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from einthoven.errors import ConfigError
+from einthoven.version import DISCLAIMER
 
 if TYPE_CHECKING:
     from einthoven.configuration import LoadedSettings
-
-DISCLAIMER = "Research software, not a medical device."
 
 
 def archives(loaded: LoadedSettings, name: str | None, as_json: bool) -> int:
@@ -135,15 +134,13 @@ def crossval(loaded: LoadedSettings) -> int:
 
 
 def tune(loaded: LoadedSettings, space: Path | None, show_space: bool, confirm: int | None) -> int:
-    from einthoven.inference import choose_device
+    from einthoven.tuning.command import space_of_search
     from einthoven.tuning.command import tune as search_settings
     from einthoven.tuning.confirmation import confirm_best
-    from einthoven.tuning.space import choose_space, space_as_toml
 
     settings, origins = loaded.settings, loaded.origins
     if show_space:
-        found = choose_space(settings, origins, choose_device(settings.device), space)
-        click.echo(space_as_toml(found), nl=False)
+        click.echo(space_of_search(settings, origins, space), nl=False)
         return 0
     click.echo(search_settings(settings, origins, space))
     if confirm:

@@ -25,7 +25,6 @@ from einthoven.comparison.scored_runs import (
 from einthoven.console import format_table, log, plural
 from einthoven.errors import ConfigError, DataError, EinthovenError, RunStopped
 from einthoven.evaluation import evaluate_detailed
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import Workspace, digest, write_json, write_parquet
 from einthoven.holdout import recordings_of_archive
 from einthoven.labels.sets import load_label_set
@@ -38,6 +37,7 @@ from einthoven.splits import N_FOLDS, is_counted
 from einthoven.store import Store, label_matrix
 from einthoven.summary import SCORE_TITLES, SUMMARY_SCORES, headline_how, score_texts
 from einthoven.training import open_data
+from einthoven.version import DISCLAIMER
 
 CROSSVAL_RUN = "crossval"
 MIN_RECORDS_TO_HOLD_OUT = 100

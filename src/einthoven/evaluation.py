@@ -19,7 +19,6 @@ from einthoven.console import log
 from einthoven.evaluated import Evaluated, predict_scope, predictions_table, sets_of
 from einthoven.external import external_workspace, prepare_external
 from einthoven.figures.curves import plot_training_curves
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.figures.saving import figure_stamp, save_figure
 from einthoven.figures.scores import save_score_figures, score_figure_names
 from einthoven.files import (
@@ -39,6 +38,7 @@ from einthoven.settings import Settings
 from einthoven.subgroups import score_subgroups, subgroup_facts
 from einthoven.supplements import conformal_scores, view_gain
 from einthoven.tracking.trackers import track_evaluation
+from einthoven.version import DISCLAIMER
 from einthoven.views import PLAIN_VIEW, added_views
 
 # Raised whenever an evaluation would come out otherwise with the same inputs.

@@ -18,7 +18,7 @@ from einthoven.checkpoint import ModelInput
 from einthoven.console import format_table, log, plural, progress
 from einthoven.errors import ConfigError, DataError, RecordError
 from einthoven.exporting.onnx_model import load_exported_model, predict_exported
-from einthoven.figures.prediction import DISCLAIMER, visualize_prediction_sample
+from einthoven.figures.prediction import visualize_prediction_sample
 from einthoven.figures.saving import write_figure
 from einthoven.files import atomic_path
 from einthoven.formats.hints import NO_HINTS, ReadingHints
@@ -27,6 +27,7 @@ from einthoven.outputs import check_outputs, shown_path
 from einthoven.prediction import SamplePrediction, load_best_model, predict_prepared
 from einthoven.samples import PreparedSample, prepare_sample
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT
+from einthoven.version import DISCLAIMER
 
 # Files that are read, then answered together; fewer where they are long.
 FILES_PER_GROUP = 32

@@ -24,11 +24,7 @@ from einthoven.checkpoint import TrainedModel, load_trained_model
 from einthoven.console import log, plural, progress
 from einthoven.errors import DataError
 from einthoven.examples import choose_example_records
-from einthoven.figures.prediction import (
-    DISCLAIMER,
-    judge_decisions,
-    visualize_prediction_sample,
-)
+from einthoven.figures.prediction import judge_decisions, visualize_prediction_sample
 from einthoven.figures.saving import figure_stamp, save_figure
 from einthoven.files import (
     Workspace,
@@ -45,6 +41,7 @@ from einthoven.scopes import predictions_path
 from einthoven.settings import Settings
 from einthoven.signal import to_windows
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT, Store, WindowTable, open_store, stored_signal
+from einthoven.version import DISCLAIMER
 
 # Raised whenever the examples would be chosen, written or drawn otherwise.
 EXAMPLES_VERSION = 2

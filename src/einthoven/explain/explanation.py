@@ -41,11 +41,11 @@ from einthoven.explain.shares import (
 )
 from einthoven.figures.ecg_paper import PaperLayout
 from einthoven.figures.explanation import DrawnExplanation, plot_explanation
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.prediction import SamplePrediction, first_capital, predict_sample
 from einthoven.records import LEADS
 from einthoven.settings import did_you_mean
 from einthoven.store import MICROVOLTS_PER_MILLIVOLT
+from einthoven.version import DISCLAIMER
 
 ExplainMethod = Literal["integrated_gradients", "grad_cam", "occlusion"]
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from einthoven.exporting.formats import ExportFormat
 from einthoven.exporting.writing import export_model, pick_check_signals
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import file_digest
 from einthoven.outputs import check_outputs
 from einthoven.prediction import load_best_model
 from einthoven.settings import Settings
+from einthoven.version import DISCLAIMER
 
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from einthoven.checkpoint import ModelInput, TrainedModel, versions
 from einthoven.errors import CheckpointError
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.records import LEADS
+from einthoven.version import DISCLAIMER
 
 EXPORT_FORMAT = 1
 

@@ -18,9 +18,10 @@ from einthoven.figures.ecg_paper import (
     StripPlace,
     plot_ecg,
 )
-from einthoven.figures.prediction import DISCLAIMER, add_room_below, page_mm
+from einthoven.figures.prediction import add_room_below, page_mm
 from einthoven.figures.style import PALETTE, short_label, style_axes
 from einthoven.records import LEADS
+from einthoven.version import DISCLAIMER
 
 # Blue and vermilion stay apart for every kind of colour blindness; the legend names both.
 FOR_COLOR, AGAINST_COLOR = PALETTE[0], PALETTE[1]

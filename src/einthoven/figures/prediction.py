@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from einthoven.figures.ecg_paper import plot_ecg
 from einthoven.figures.style import PALETTE, short_label, style_axes
 from einthoven.records import LEADS
-
-DISCLAIMER = "Research software, not a medical device."
+from einthoven.version import DISCLAIMER
 
 # Of more labels than this, those that matter for the record and then the likeliest are shown.
 MOST_PROBABILITY_BARS = 10

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import Workspace
 from einthoven.report.cautions import report_warnings
 from einthoven.report.crossval_tables import crossval_parts
@@ -37,7 +36,7 @@ from einthoven.report.score_tables import (
     evaluation_table,
 )
 from einthoven.report.verdict import headline_note, headline_rows, verdict_sentence
-from einthoven.version import __version__
+from einthoven.version import DISCLAIMER, __version__
 
 CODE_LICENSE = "Apache-2.0"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.figures.style import MOST_LINES_IN_ONE_PLOT
 from einthoven.files import Workspace
 from einthoven.report.crossval_tables import crossval_parts
@@ -50,6 +49,7 @@ from einthoven.report.score_tables import (
     confusion_table,
     evaluation_table,
 )
+from einthoven.version import DISCLAIMER
 
 NOT_EVALUATED = "Not evaluated yet: run `einthoven evaluate`."
 

@@ -20,7 +20,6 @@ from markupsafe import Markup, escape
 
 from einthoven.console import log, progress
 from einthoven.errors import DataError
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import Workspace, file_digest, stamp_step, step_changes, write_text
 from einthoven.report.cautions import report_warnings
 from einthoven.report.curves import chart_data, chart_markup, legend_rows
@@ -38,7 +37,7 @@ from einthoven.report.sections import report_sections
 from einthoven.report.verdict import glance_rows, headline_note, headline_rows, verdict_sentence
 from einthoven.scopes import metrics_path, predictions_path
 from einthoven.settings import Settings
-from einthoven.version import __version__
+from einthoven.version import DISCLAIMER, __version__
 
 # Raised whenever a report would come out otherwise from the same files.
 REPORT_VERSION = 3

@@ -12,7 +12,6 @@ import numpy as np
 from einthoven import __version__
 from einthoven.checkpoint import TrainedModel
 from einthoven.errors import DataError
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.files import file_digest, read_json
 from einthoven.formats.detection import FILE_FORMATS
 from einthoven.labels.scp import SCP_STATEMENTS
@@ -22,6 +21,7 @@ from einthoven.quality import fill_missing
 from einthoven.records import LEADS, lead_name, standard_leads
 from einthoven.serving.limits import ServingLimits
 from einthoven.serving.readers import ReadSignal
+from einthoven.version import DISCLAIMER
 
 # So many samples, of all leads, are given back to be drawn: 100 s of twelve leads at 500 Hz.
 MOST_VALUES_SHOWN = 600_000

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from einthoven import __version__
 from einthoven.errors import ConfigError
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.serving.bodies import (
     ErrorAnswer,
     ExplainBody,
@@ -29,6 +28,7 @@ from einthoven.serving.page_results import RESULTS_SCRIPT
 from einthoven.serving.page_script import PAGE_SCRIPT
 from einthoven.serving.page_style import PAGE_STYLE
 from einthoven.serving.service import PredictionService
+from einthoven.version import DISCLAIMER
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from einthoven.console import log
 from einthoven.errors import ConfigError
-from einthoven.figures.prediction import DISCLAIMER
 from einthoven.serving.app import create_app
 from einthoven.serving.guard import is_loopback
 from einthoven.serving.limits import USUAL_LIMITS, ServingLimits
+from einthoven.version import DISCLAIMER
 
 if TYPE_CHECKING:
     import uvicorn

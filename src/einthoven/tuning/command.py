@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from einthoven.console import log
 from einthoven.errors import ConfigError
-from einthoven.inference import choose_device
 from einthoven.settings import Settings
 from einthoven.tracking.trackers import parse_tracking
-from einthoven.tuning.on_ray import search_on_ray
+from einthoven.tuning.devices import TrialDevice, device_here
+from einthoven.tuning.on_ray import gathered_crew, refuse_sqlite_between_machines
 from einthoven.tuning.results import search_summary, write_figures, write_progress
-from einthoven.tuning.space import choose_space
+from einthoven.tuning.space import choose_space, space_as_toml
 from einthoven.tuning.storage import open_storage, storage_in_words, study_name
-from einthoven.tuning.study import join_study
+from einthoven.tuning.study import Search, join_study
 from einthoven.tuning.working import search_facts, work_on
 
 # What a trial's name adds to the study's.
@@ -44,15 +44,44 @@ def tune(
     """
     settings = settings.model_copy(update={"run_name": study_name(settings)})
     check_search_settings(settings)
-    device = choose_device(settings.device)
-    space = choose_space(settings, origins or {}, device, space_path)
-    facts = search_facts(settings, space)
+    if settings.engine == "local":
+        device = device_here(settings)
+        return search_with(work_on, device, settings, origins or {}, space_path)
+    with gathered_crew(settings) as crew:
+        refuse_sqlite_between_machines(settings, crew.n_machines)
+        return search_with(crew.search, crew.device, settings, origins or {}, space_path)
+
+
+def search_with(
+    work: Callable[[Search, Mapping[str, str]], None],
+    device: TrialDevice,
+    settings: Settings,
+    origins: Mapping[str, str],
+    space_path: Path | None,
+) -> str:
+    """Open or begin the study, let ``work`` be done on it, and write what it has found.
+
+    Args:
+        device: what the trials train on; on a cluster not that of this machine.
+    """
+    space = choose_space(settings, origins, device.torch_device, space_path)
+    facts = search_facts(settings, space, device)
     with open_storage(settings) as storage:
         search = join_study(settings, space, facts, storage)
         log.info("Study %s in %s", search.name, storage_in_words(settings))
-        (search_on_ray if settings.engine == "ray" else work_on)(search, origins or {})
+        work(search, origins)
         write_progress(search)
         return search_summary(search, write_figures(search))
+
+
+def space_of_search(settings: Settings, origins: Mapping[str, str], space_path: Path | None) -> str:
+    """What `tune` would vary with these settings, as a TOML file."""
+    if settings.engine == "local":
+        device = device_here(settings)
+    else:
+        with gathered_crew(settings) as crew:
+            device = crew.device
+    return space_as_toml(choose_space(settings, origins, device.torch_device, space_path))
 
 
 def check_search_settings(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from einthoven.bootstrap import ScoreName
+from einthoven.cluster.desk import NotedError, noted_error
 from einthoven.comparison.paired import PairedScores, differences_as_json
 from einthoven.configuration import load_settings
 from einthoven.console import format_table, log
@@ -17,7 +18,9 @@ from einthoven.scoring import Predictions, ResampledScores, resample_scores
 from einthoven.settings import Settings, setting_names
 from einthoven.summary import difference_text, figure_text
 from einthoven.training import train_production
+from einthoven.tuning.devices import TrialDevice
 from einthoven.tuning.halves import OTHER_HALF, predict_halves
+from einthoven.tuning.on_ray import gathered_crew
 from einthoven.tuning.results import number_of_best
 from einthoven.tuning.storage import study_name, tuning_dir
 
@@ -49,12 +52,14 @@ def confirm_best(settings: Settings, origins: Mapping[str, str], n_seeds: int) -
     found = load_settings({"root": settings.root}, path).settings
     trial = number_of_best(path)
     seeds = [settings.seed + 1 + number for number in range(n_seeds)]
-    pairs = []
+    runs = []
     for seed in seeds:
         default, best = contestants_of(settings, found, seed, trial)
         if default.model_copy(update={"run_name": best.run_name}) == best:
             return "The best trial has the default settings: there is nothing to confirm."
-        pairs.append((answers_of(default, origins), answers_of(best, origins)))
+        runs += [default, best]
+    answers = (answers_on_ray if settings.engine == "ray" else answers_here)(runs, origins)
+    pairs = list(zip(answers[::2], answers[1::2], strict=True))
     result = {"seeds": seeds, **compare_seeds(pairs, settings)}
     write_json(tuning_dir(settings) / "confirmation.json", result)
     return confirmation_summary(result, settings)
@@ -75,6 +80,28 @@ def contestants_of(
         base.model_copy(update={"run_name": f"{name}-default-seed{seed}"}),
         base.model_copy(update={**tuned, "run_name": f"{name}-best-trial{trial}-seed{seed}"}),
     )
+
+
+def answers_here(runs: Sequence[Settings], origins: Mapping[str, str]) -> list[Predictions]:
+    """The answers of one run after the other, all trained in this process."""
+    return [answers_of(settings, origins) for settings in runs]
+
+
+def answers_on_ray(runs: Sequence[Settings], origins: Mapping[str, str]) -> list[Predictions]:
+    """The answers of runs that processes of a Ray cluster train, as many at once as trials."""
+    with gathered_crew(runs[0]) as crew:
+        answers = crew.call(answers_in_task, [(settings, dict(origins)) for settings in runs])
+    for answer in answers:
+        if isinstance(answer, NotedError):
+            raise noted_error(answer)
+    return answers
+
+
+def answers_in_task(
+    settings: Settings, origins: Mapping[str, str], device: TrialDevice
+) -> Predictions:
+    """One run's answers, as a process of the cluster gives them."""
+    return answers_of(settings, origins)
 
 
 def answers_of(settings: Settings, origins: Mapping[str, str]) -> Predictions:

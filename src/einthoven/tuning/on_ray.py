@@ -8,7 +8,10 @@ second searcher, with notes of its own that know nothing of a process outside th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from einthoven.cluster.desk import (
     open_desk,
 )
 from einthoven.cluster_training import (
+    SECONDS_BETWEEN_WARNINGS,
     WorkerPlan,
     count_room,
     plan_workers,
@@ -28,9 +32,16 @@ from einthoven.cluster_training import (
 )
 from einthoven.console import log, plural, setup_logging
 from einthoven.errors import ConfigError, ProcessLost, RunStopped
-from einthoven.inference import choose_device
 from einthoven.interruption import held_signals
 from einthoven.settings import Settings
+from einthoven.tuning.devices import (
+    TrialDevice,
+    common_device,
+    device_here,
+    device_in_words,
+    refuse_other_device,
+)
+from einthoven.tuning.space import Space
 from einthoven.tuning.storage import open_storage, storage_place
 from einthoven.tuning.study import Search, join_study
 from einthoven.tuning.working import search_facts, work_on
@@ -38,39 +49,213 @@ from einthoven.tuning.working import search_facts, work_on
 # Times that a process is started again after it was killed; its trial is gone on with.
 MAX_WORKER_RESTARTS = 20
 SECONDS_BETWEEN_LINES = 0.5
+# Once one machine has said what it trains on, others may be busy: their processes are asked anyway.
+SECONDS_FOR_OTHERS = 30.0
+
+Probe = Callable[[Settings], TrialDevice]
 
 
-def search_on_ray(search: Search, origins: Mapping[str, str]) -> None:
-    """Let processes of a Ray cluster work on the search until it has all its trials.
+@dataclass(frozen=True)
+class Crew:
+    """The processes of a Ray cluster that are to work on a search.
+
+    Attributes:
+        ray: the module, connected.
+        plan: how many processes, and what each is given.
+        n_machines: of the cluster.
+        device: what all of them train on.
+        probe: says in a process what it trains on.
+    """
+
+    ray: Any
+    plan: WorkerPlan
+    n_machines: int
+    device: TrialDevice
+    probe: Probe = device_here
+
+    def search(self, search: Search, origins: Mapping[str, str]) -> None:
+        """Work on the search until it has all its trials.
+
+        Raises:
+            ConfigError: a process cannot work with these settings.
+            ProcessLost: processes of the cluster died again and again.
+            RunStopped: Ctrl-C or SIGTERM came; the trials can be gone on with.
+        """
+        log.info(
+            "Searching with %s at once on a Ray cluster of %s, each on %s",
+            plural(self.plan.count, "trial"),
+            plural(self.n_machines, "machine"),
+            device_in_words(self.device),
+        )
+        call = (search.settings, dict(search.space), dict(origins))
+        self.call(search_in_task, [call] * self.plan.count)
+
+    def call(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The results of a function that is called in these processes, each at one call a time.
+
+        Args:
+            function: takes settings, plain values, and the device of all trials.
+            calls: its arguments, without the last.
+
+        Returns:
+            A `NotedError` in place of the result where a process alone was told to stop.
+
+        Raises:
+            EinthovenError: the first that a call has met.
+            ProcessLost: processes of the cluster died again and again.
+            RunStopped: Ctrl-C or SIGTERM came.
+        """
+        desk, n_at_once = open_desk(self.ray), self.plan.count
+        place = Place(str(Path.cwd()), desk, self.device, self.probe)
+        given = resources_of(self.plan)
+        worker = self.ray.remote(max_retries=MAX_WORKER_RESTARTS, **given)(call_in_task)
+        results: list[Any] = []
+        for first in range(0, len(calls), n_at_once):
+            tasks = [
+                worker.remote(place, function, with_whole_root(settings), *others)
+                for settings, *others in calls[first : first + n_at_once]
+            ]
+            watch_workers(self.ray, desk, tasks)
+            results += self.ray.get(tasks)
+        return results
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a process of the cluster has to know of the command, and of the others.
+
+    Attributes:
+        folder: in which the command was given.
+        desk: of `open_desk`.
+        device: what all of them train on.
+        probe: says what this one trains on.
+    """
+
+    folder: str
+    desk: Any
+    device: TrialDevice
+    probe: Probe
+
+
+def with_whole_root(settings: Settings) -> Settings:
+    """The settings for a process that may have been started in another folder."""
+    return settings.model_copy(update={"root": settings.root.absolute()})
+
+
+@contextmanager
+def gathered_crew(settings: Settings, probe: Probe = device_here) -> Iterator[Crew]:
+    """The processes that a cluster can give a search, and what its machines train on.
+
+    The machine of the command need not have what they have: it trains nothing.
+
+    Args:
+        probe: called in a process of the cluster.
 
     Raises:
-        ConfigError: Ray cannot be used, or the machines cannot share the study where it lies.
-        ProcessLost: processes of the cluster died again and again.
-        RunStopped: Ctrl-C or SIGTERM came; the trials can be gone on with.
+        ConfigError: Ray cannot be used, no machine fits, or the machines train differently.
+        ProcessLost: every machine that was asked has died.
     """
-    settings = search.settings
     with connected_ray(settings.ray_address) as ray:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        refuse_sqlite_between_machines(settings, len(machines))
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        machines = [node["Resources"] for node in nodes]
         plan = plan_search_workers(settings, machines)
         refuse_without_room(plan, machines)
-        refuse_without_gpu_here(plan, choose_device(settings.device).type)
-        log.info(
-            "Searching with %d trials at once on a Ray cluster of %s",
-            plan.count,
-            plural(len(machines), "machine"),
+        if settings.device == "cpu":
+            device = probe(settings)
+        else:
+            device = ask_machines(ray, settings, plan, nodes, probe)
+        yield Crew(ray, plan, len(nodes), device, probe)
+
+
+def resources_of(plan: WorkerPlan) -> dict[str, int]:
+    """What a process of the plan asks of Ray."""
+    return {"num_cpus": plan.cores, "num_gpus": int(plan.on_gpu)}
+
+
+# What the machines train on ----------------------------------------------------------------------
+
+
+def ask_machines(
+    ray: Any,
+    settings: Settings,
+    plan: WorkerPlan,
+    nodes: Sequence[Mapping[str, Any]],
+    probe: Probe,
+) -> TrialDevice:
+    """What trials train on, as each machine says that can have one, in a task like a trial's.
+
+    Only a task that has a GPU sees it, so a machine whose GPUs are all taken answers later.
+
+    Raises:
+        ConfigError: the machines differ, or cannot use what Ray promises.
+        ProcessLost: none answers, for all have died.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    for node in nodes:
+        if count_room(plan, [node["Resources"]]):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ask = ray.remote(**resources_of(plan), scheduling_strategy=there)(probe_in_task)
+            asked[ask.remote(settings, probe)] = node["NodeManagerHostname"]
+    found = []
+    for task, answer in collect_answers(ray, list(asked)).items():
+        if isinstance(answer, NotedError):
+            raise noted_error(answer)
+        refuse_gpu_without_use(plan, asked[task], answer)
+        found.append(answer)
+    return common_device(found)
+
+
+def collect_answers(ray: Any, asked: list[Any]) -> dict[Any, TrialDevice | NotedError]:
+    """The answers of tasks: at least one, and the others' that come soon after it."""
+    answers: dict[Any, TrialDevice | NotedError] = {}
+    waiting, died = asked, ""
+    told_at = answered_at = time.monotonic()
+    try:
+        while waiting and (not answers or time.monotonic() - answered_at < SECONDS_FOR_OTHERS):
+            done, waiting = ray.wait(waiting, timeout=SECONDS_BETWEEN_LINES)
+            for task in done:
+                try:
+                    answers[task] = ray.get(task)
+                except ray.exceptions.RayError as error:
+                    died = str(error).strip().split("\n")[0]
+            if not answers:
+                answered_at = time.monotonic()
+            if not answers and answered_at - told_at > SECONDS_BETWEEN_WARNINGS:
+                told_at = answered_at
+                free = resources_in_words([ray.available_resources()])
+                log.warning("No machine is free to say what it trains on; free now: %s", free)
+    finally:
+        for task in waiting:
+            ray.cancel(task)
+    if not answers:
+        raise ProcessLost(f"no machine of the cluster could say what it trains on ({died})")
+    return answers
+
+
+def probe_in_task(settings: Settings, probe: Probe) -> TrialDevice | NotedError:
+    """What a process of the cluster trains on; what a person can mend is returned."""
+    try:
+        return probe(settings)
+    except Exception as error:
+        return described_error(error)
+
+
+def refuse_gpu_without_use(plan: WorkerPlan, host: str, device: TrialDevice) -> None:
+    """Ray counts GPUs by itself, or as it is told; torch has to be able to use them.
+
+    Raises:
+        ConfigError: a trial would be given a GPU, and train on the CPU.
+    """
+    if plan.on_gpu and device.kind != "cuda":
+        raise ConfigError(
+            f"Ray gives a trial on machine {host} a GPU, and torch there can use none; install "
+            "a CUDA build of torch and a driver that fits, or use DEVICE=cpu"
         )
-        desk = open_desk(ray)
-        task = {
-            "settings": settings.model_copy(update={"root": settings.root.absolute()}),
-            "space": dict(search.space),
-            "origins": dict(origins),
-            "here": str(Path.cwd()),
-            "desk": desk,
-        }
-        given = {"num_cpus": plan.cores, "num_gpus": int(plan.on_gpu)}
-        worker = ray.remote(max_retries=MAX_WORKER_RESTARTS, **given)(search_in_task)
-        watch_workers(ray, desk, [worker.remote(task) for _ in range(plan.count)])
+
+
+# How many processes ------------------------------------------------------------------------------
 
 
 def refuse_sqlite_between_machines(settings: Settings, n_machines: int) -> None:
@@ -96,7 +281,9 @@ def plan_search_workers(settings: Settings, machines: Sequence[Mapping[str, floa
     plan = plan_workers(settings, machines)
     if plan.on_gpu or settings.train_workers:
         return plan
-    each = settings.model_copy(update={"train_workers": len(machines)})
+    # The machine of the command is often told to keep its cores for itself.
+    n_at_work = sum(machine.get("CPU", 0) >= 1 for machine in machines)
+    each = settings.model_copy(update={"train_workers": n_at_work})
     return plan_workers(each, machines)
 
 
@@ -122,18 +309,7 @@ def refuse_without_room(plan: WorkerPlan, machines: Sequence[Mapping[str, float]
         )
 
 
-def refuse_without_gpu_here(plan: WorkerPlan, device: str) -> None:
-    """What is varied and what a score depends on are settled here, as on a machine of a trial.
-
-    Raises:
-        ConfigError: trials would have a GPU, and this machine has none.
-    """
-    if plan.on_gpu and device != "cuda":
-        raise ConfigError(
-            "the cluster has GPUs for the trials, and this machine has none, so that a search "
-            "begun here would be another one than theirs; give the command on a machine of the "
-            "cluster with a GPU (RAY_ADDRESS=auto), or use DEVICE=cpu"
-        )
+# Working -----------------------------------------------------------------------------------------
 
 
 def watch_workers(ray: Any, desk: Any, running: list[Any]) -> None:
@@ -153,7 +329,7 @@ def watch_workers(ray: Any, desk: Any, running: list[Any]) -> None:
                     ray.cancel(task)
     if request.signal_number:
         raise RunStopped(
-            "stopped, and all trials saved; the same command goes on from here",
+            "stopped, and all runs saved; the same command goes on from here",
             exit_code=128 + request.signal_number,
         )
     if failed:
@@ -163,7 +339,7 @@ def watch_workers(ray: Any, desk: Any, running: list[Any]) -> None:
 def error_of(ray: Any, task: Any) -> Exception | None:
     """What went wrong in a task that has ended, as the error to raise."""
     try:
-        noted: NotedError | None = ray.get(task)
+        result = ray.get(task)
     except ray.exceptions.TaskCancelledError:
         return None
     except ray.exceptions.RayError as error:
@@ -171,20 +347,38 @@ def error_of(ray: Any, task: Any) -> Exception | None:
         return ProcessLost(
             f"processes of the cluster died again and again ({said}); the same command goes on"
         )
-    return None if noted is None or noted.kind is RunStopped else noted_error(noted)
+    if not isinstance(result, NotedError) or result.kind is RunStopped:
+        return None
+    return noted_error(result)
 
 
-def search_in_task(task: Mapping[str, Any]) -> NotedError | None:
-    """Work on the search as one process of the cluster; what a person can mend is returned."""
-    settings: Settings = task["settings"]
-    if Path(task["here"]).is_dir():
-        os.chdir(task["here"])
+# In each process of the cluster -------------------------------------------------------------------
+
+
+def call_in_task(
+    place: Place, function: Callable[..., Any], settings: Settings, *others: Any
+) -> Any | NotedError:
+    """Call a function as one process of the cluster; an error is returned, as plain values."""
+    if Path(place.folder).is_dir():
+        os.chdir(place.folder)
     setup_logging(settings.quiet)
-    log.handlers[:] = [LineHandler(task["desk"].tell.remote)]
+    log.handlers[:] = [LineHandler(place.desk.tell.remote)]
     try:
-        facts = search_facts(settings, task["space"])
-        with open_storage(settings) as storage:
-            work_on(join_study(settings, task["space"], facts, storage), task["origins"])
+        refuse_other_device(place.device, place.probe(settings))
+        return function(settings, *others, place.device)
     except Exception as error:
         return described_error(error)
-    return None
+    finally:
+        import ray
+
+        # What was told last has arrived once this is answered.
+        ray.get(place.desk.silent_seconds.remote())
+
+
+def search_in_task(
+    settings: Settings, space: Space, origins: Mapping[str, str], device: TrialDevice
+) -> None:
+    """Work on a search that was begun where the command was given."""
+    facts = search_facts(settings, space, device)
+    with open_storage(settings) as storage:
+        work_on(join_study(settings, space, facts, storage), origins)

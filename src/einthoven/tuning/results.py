@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,10 +218,19 @@ def search_summary(search: Search, figures: Sequence[Path]) -> str:
         f"highest of {states.count('COMPLETE')} on these records; the other half chose nothing.",
         *([f"{unfinished} The same command goes on."] if n_over < n_asked else []),
         *(["No trial scored better than the default settings."] if is_default(best) else []),
-        f"Best settings: {folder / 'best.toml'}  (einthoven train --config … --run-name NAME)",
+        f"Best settings: {folder / 'best.toml'}",
+        f"Train with them: {training_command(search, folder / 'best.toml')}",
         f"Table and figures: {', '.join(str(path) for path in (folder / 'trials.csv', *figures))}",
     ]
     return "\n".join(lines)
+
+
+def training_command(search: Search, path: Path) -> str:
+    """How to train with a file of settings, from the folder that this command was given in."""
+    root = search.settings.root
+    where = [] if root.resolve() == Path.cwd() else ["--root", str(root)]
+    named = ["--config", str(path), "--run-name", f"{search.name}-best"]
+    return shlex.join(["einthoven", "train", *where, *named])
 
 
 def log_best(search: Search, number: int) -> None:

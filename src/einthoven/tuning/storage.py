@@ -97,19 +97,49 @@ def open_storage(settings: Settings) -> Iterator[BaseStorage]:
 
 
 def _open_journal(optuna: Any, path: Path) -> Any:
-    # A lock file rather than a link: it works on every system, and on network drives.
-    path.parent.mkdir(parents=True, exist_ok=True)
     journal = optuna.storages.journal
+    # A lock file rather than a link: it works on every system, and on network drives.
     lock = journal.JournalFileOpenLock(str(path))
-    return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+    with _told_as_storages():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = journal.JournalFileBackend(str(path), lock_obj=lock)
+    return optuna.storages.JournalStorage(_ToldJournal(backend))
+
+
+@contextmanager
+def _told_as_storages() -> Iterator[None]:
+    """Within, a file that cannot be used is an error of the storage, as a database's are.
+
+    Raised as it is, it would be taken for the trial's that is at work. `ValueError` is a file that
+    is no journal, `RuntimeError` a lock that another process has taken for forgotten.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise import_optuna().exceptions.StorageInternalError(str(error)) from error
+
+
+class _ToldJournal:
+    """A journal's backend, with the storage's errors in place of the file's."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        with _told_as_storages():
+            return list(self.backend.read_logs(log_number_from))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with _told_as_storages():
+            self.backend.append_logs(logs)
 
 
 def _open_database(optuna: Any, url: str, told: str) -> Any:
     """Connect; processes that make the tables at once get in each other's way for a moment."""
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
-        path = Path(url.partition("///")[2])
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _told_as_storages():
+            Path(url.partition("///")[2]).parent.mkdir(parents=True, exist_ok=True)
         options = {"connect_args": {"timeout": SECONDS_FOR_A_LOCK}}
     from sqlalchemy.exc import ArgumentError, DBAPIError
 

@@ -7,28 +7,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from einthoven.console import log
-from einthoven.inference import choose_device
 from einthoven.run_folder import run_inputs
 from einthoven.runs import data_fingerprint
 from einthoven.settings import Settings
 from einthoven.training import open_data
+from einthoven.tuning.devices import TrialDevice
 from einthoven.tuning.results import log_best, write_progress
 from einthoven.tuning.space import Space, batch_setting
 from einthoven.tuning.study import Search, next_trial, wait_for_others
 from einthoven.tuning.trials import run_trial
 
 
-def search_facts(settings: Settings, space: Space) -> dict[str, str]:
+def search_facts(settings: Settings, space: Space, device: TrialDevice) -> dict[str, str]:
     """What every trial's score depends on beside the space, by which searches are told apart.
+
+    Args:
+        device: what trials train on, here or on other machines.
 
     Raises:
         DataError: there is no usable store.
     """
     store, chosen = open_data(settings)
-    device = choose_device(settings.device)
     data = data_fingerprint(store, {split: chosen[split] for split in ("train", "val")})
-    inputs: dict[str, Any] = run_inputs(settings, data, device)
-    varied = {*space, "batch_size"} if batch_setting(device) in space else set(space)
+    inputs: dict[str, Any] = run_inputs(settings, data, device.torch_device)
+    # Of a GPU that this machine may not have.
+    inputs["arithmetic"] = device.arithmetic
+    varied = set(space)
+    if batch_setting(device.torch_device) in space:
+        varied.add("batch_size")
     return {name: str(value) for name, value in inputs.items() if name not in varied}
 
 
