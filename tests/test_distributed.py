@@ -149,6 +149,16 @@ def test_a_process_that_meets_nobody_ends_and_says_what_to_look_at(monkeypatch):
     assert ended.value.is_of_one_process
 
 
+def test_processes_that_nothing_tells_where_to_meet_say_how_to_start_them(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(ConfigError, match=r"MASTER_ADDR, MASTER_PORT unset.*torchrun"),
+        joined_processes(Processes(0, 2), CPU),
+    ):
+        raise AssertionError("met somebody")
+
+
 @pytest.mark.parametrize(
     ("rank", "event", "said"),
     [

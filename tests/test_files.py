@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from einthoven.errors import DataError
@@ -21,6 +23,15 @@ def test_a_file_whose_writing_fails_keeps_its_old_content(tmp_path):
         raise RuntimeError("the disk is full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_in_many_threads_leaves_the_mode_of_new_files_as_it_was(tmp_path):
+    paths = [tmp_path / f"{number}.txt" for number in range(200)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda path: write_text(path, "content"), paths))
+    (tmp_path / "usual.txt").write_text("content")
+    usual = (tmp_path / "usual.txt").stat().st_mode
+    assert {path.stat().st_mode for path in paths} == {usual}
 
 
 def test_json_holds_null_where_a_number_is_not_finite(tmp_path):

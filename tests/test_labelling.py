@@ -222,6 +222,20 @@ def test_changed_archive_is_listed_again(
     assert fakes.n_listed == 4
 
 
+def test_hidden_files_of_an_archive_do_not_count(run: Run, fakes: FakeArchives, tmp_path: Path):
+    folder = tmp_path / "Dataset" / "first"
+    run()
+    n_listed = fakes.n_listed
+    (folder / ".download").mkdir()
+    (folder / ".download" / "verified.txt").write_text("what a download notes")
+    (folder / ".table.csv").write_text("what an editor leaves")
+    run()
+    assert fakes.n_listed == n_listed
+    (folder / "table.csv").write_text("seen")
+    run()
+    assert fakes.n_listed > n_listed
+
+
 @pytest.mark.parametrize("values", [{"label_set": "all"}, {"task": "multi"}, {"target_fs": 500}])
 def test_changed_setting_is_not_skipped(
     run: Run, fakes: FakeArchives, values: dict[str, object]
@@ -391,7 +405,11 @@ def test_mapping_that_a_spreadsheet_keeps_open_says_what_to_do(
     edit(mapping_path, "first/a", "BBB")
 
     def locked(path: Path, table: pd.DataFrame) -> None:
-        raise PermissionError(13, "Access is denied", str(path))
+        if path == mapping_path:
+            raise PermissionError(13, "Access is denied", str(path))
+        write(path, table)
+
+    write = labelling.write_csv
 
     with monkeypatch.context() as opened:
         opened.setattr(labelling, "write_csv", locked)
@@ -412,6 +430,26 @@ def test_killed_run_loses_no_edit(
         with pytest.raises(ZeroDivisionError):
             run(label_set="superdiagnostic")
     assert labels_by_record(run(label_set="superdiagnostic"))["first/a"] == ""
+    assert labels_by_record(run())["first/a"] == "BBB"
+
+
+@pytest.mark.parametrize("n_written", [0, 1, 2])
+def test_killed_run_loses_no_edit_of_an_archive_left_out_for_once(
+    run: Run, mapping_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int
+) -> None:
+    run()
+    edit(mapping_path, "first/a", "BBB")
+    write, calls = labelling.write_csv, []
+
+    def killed(path: Path, table: pd.DataFrame) -> None:
+        if len(calls) == n_written:
+            raise KeyboardInterrupt
+        calls.append(path)
+        write(path, table)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(labelling, "write_csv", killed)
+        run(archives="second")
     assert labels_by_record(run())["first/a"] == "BBB"
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -142,14 +143,14 @@ def test_two_workers_write_what_one_writes(tmp_path):
     assert contents[0] == contents[1]
 
 
+def fails_on_one(reader, folder, path, how):
+    if path.startswith("r005"):
+        raise ZeroDivisionError("by\nzero")
+    return prepare_record(reader, folder, path, how)
+
+
 def test_defect_met_on_one_record_rejects_only_that_record(tmp_path, monkeypatch):
     make_archives(tmp_path)
-
-    def fails_on_one(reader, folder, path, how):
-        if path.startswith("r005"):
-            raise ZeroDivisionError("by\nzero")
-        return prepare_record(reader, folder, path, how)
-
     with monkeypatch.context() as patched:
         patched.setattr("einthoven.shards.prepare_record", fails_on_one)
         prepare_archives(settings_for(tmp_path))
@@ -159,6 +160,21 @@ def test_defect_met_on_one_record_rejects_only_that_record(tmp_path, monkeypatch
     # The defect may be mended by then.
     again = prepare_archives(settings_for(tmp_path))
     assert (again.n_chunks_made, again.n_rejected) == (1, 0)
+
+
+def test_store_whose_shards_are_being_made_again_cannot_be_opened(tmp_path, monkeypatch):
+    make_archives(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("einthoven.shards.prepare_record", fails_on_one)
+        prepare_archives(settings_for(tmp_path))
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("einthoven.prepare.collect_chunks", Mock(side_effect=KeyboardInterrupt))
+        prepare_archives(settings_for(tmp_path))
+    # The record that comes in moves those behind it.
+    with pytest.raises(DataError, match="run `einthoven prepare` first"):
+        open_store(Workspace(tmp_path))
+    prepare_archives(settings_for(tmp_path))
+    assert len(open_store(Workspace(tmp_path)).manifest) == 15
 
 
 def test_recording_of_more_than_an_hour_is_rejected_with_its_length(tmp_path):
@@ -267,6 +283,20 @@ def test_second_run_does_nothing_and_says_so(tmp_path, caplog):
     caplog.clear()
     done = prepare_archives(settings_for(tmp_path))
     assert done.n_chunks_made == 0 and modified(tmp_path) == before
+    assert caplog.messages == ["prepare: nothing has changed since the store was made; skipped"]
+
+
+def test_label_set_of_ones_own_is_the_same_however_its_path_is_written(
+    tmp_path, caplog, monkeypatch
+):
+    make_archives(tmp_path)
+    (tmp_path / "mine.csv").write_text("code,label\nsnomed:426783006,NORM\nsnomed:164889003,AF\n")
+    monkeypatch.chdir(tmp_path)
+    settings = settings_for(tmp_path)
+    prepare_archives(settings.model_copy(update={"label_set": "mine.csv"}))
+    caplog.set_level("INFO", "einthoven")
+    caplog.clear()
+    prepare_archives(settings.model_copy(update={"label_set": str(tmp_path / "mine.csv")}))
     assert caplog.messages == ["prepare: nothing has changed since the store was made; skipped"]
 
 

@@ -264,6 +264,13 @@ def test_column_is_changed_where_it_is_asked_to_be():
     assert changed[1:-1].tolist() == texts[1:-1].tolist()
 
 
+@pytest.mark.parametrize("texts", [[], [""], ["", "é", "", "日本"], [""] * 65_536 + ["end", ""]])
+def test_column_of_texts_holds_what_it_was_made_of(texts):
+    column = column_of_texts(texts_of(pd.Series(texts, dtype=str)), len(texts), {})
+    assert column.tolist() == texts
+    assert pd.Series(column).dtype == pd.Series(["a"]).dtype
+
+
 def test_digest_in_pieces_is_the_digest():
     table = pd.DataFrame({"record": [f"a/{n}" for n in range(70_000)], "fold": 3})
     assert digest_of_rows(table) == digest(table.to_numpy().tolist())

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from einthoven.audit.sketches import Sketches
-from einthoven.columns import number_few, own_columns, row_pieces
+from einthoven.columns import column_of_texts, number_few, own_columns, row_pieces
 from einthoven.console import plural
 from einthoven.errors import DataError
 from einthoven.files import digest
@@ -103,7 +103,7 @@ def plan_chunks(
     chunks: list[Chunk] = []
     of_rows = archive[rows]
     for which in pd.unique(of_rows):
-        members = rows[of_rows == which]
+        members = _rows_of(rows, of_rows == which)
         name = _safe_name(str(mapping["archive"].iloc[members[0]]))
         for number, start in enumerate(range(0, len(members), RECORDS_PER_SHARD)):
             part = members[start : start + RECORDS_PER_SHARD]
@@ -111,6 +111,13 @@ def plan_chunks(
             title = f"{name}-{number:05d}-{digest([dict(how), content])}"
             chunks.append(Chunk(title, part, mapping, archives_dir, too_large))
     return chunks
+
+
+def _rows_of(rows: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """Those rows; where they lie together, as those of an archive mostly do, without a copy."""
+    first, n_members = int(is_member.argmax()), int(np.count_nonzero(is_member))
+    together = slice(first, first + n_members)
+    return rows[together] if is_member[together].all() else rows[is_member]
 
 
 def _chunk_content(
@@ -313,12 +320,12 @@ def collect_chunks(
         DataError: no record is stored, or a chunk's table is damaged.
     """
     tables, contents, sketches = [], [], SketchCollector()
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
         table, content = read_chunk_table(records_dir, chunk.name)
         sketches.add(chunk.rows, table)
         table = table.drop_columns(["sketch", "sketch_time_s"])
-        shard = pa.repeat(chunk.name, len(table))
-        extra = table.append_column("shard", shard).append_column("mapping_row", [chunk.rows])
+        which = pa.repeat(pa.scalar(number, pa.int32()), len(table))
+        extra = table.append_column("chunk", which).append_column("mapping_row", [chunk.rows])
         tables.append(extra.replace_schema_metadata(None))
         contents.append([chunk.name.rpartition("-")[0], content])
     together = pa.concat_tables(tables)
@@ -338,8 +345,14 @@ def collect_chunks(
     columns = {name: kept[name] for name in kept.column_names if name != "reason"}
     del kept
     stored = own_columns(columns)
+    stored["shard"] = _chunk_names(chunks, stored.pop("chunk").to_numpy())
     mapping_row = stored["mapping_row"].to_numpy()
     return CollectedChunks(stored, rejected, sketches.of_records(mapping_row), digest(contents))
+
+
+def _chunk_names(chunks: Sequence[Chunk], numbers: np.ndarray) -> Any:
+    names = np.array([chunk.name for chunk in chunks], object)
+    return column_of_texts(lambda rows: names[numbers[rows]], len(numbers), {})
 
 
 class SketchCollector:

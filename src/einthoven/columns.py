@@ -7,8 +7,11 @@ column has is kept once, and numbers stand for the rest.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,20 @@ def row_pieces(n_rows: int) -> Iterator[slice]:
 def texts_of(column: pd.Series[Any]) -> Texts:
     """What is at some rows (a slice, or row numbers) of a column."""
     return lambda rows: column.iloc[rows].to_numpy(object)
+
+
+def release_freed() -> None:
+    """Give back to the system what Arrow and the C library have freed; they would keep it."""
+    pa.default_memory_pool().release_unused()
+    trim = _trim_of_c_library()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim_of_c_library() -> Any:
+    # glibc's own; other C libraries have none.
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 def taken(values: np.ndarray, rows: np.ndarray, dtype: Any) -> np.ndarray:
@@ -82,8 +99,7 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> pd.DataFrame
             columns[name] = shared_lists(_read_one(path, name))
         else:
             columns[name] = pd.read_parquet(path, columns=[name], use_threads=False)[name]
-        # What Arrow needed to read it would stay with the process.
-        pa.default_memory_pool().release_unused()
+        release_freed()
     whole = pd.DataFrame(columns, copy=False)
     whole.attrs = dict(table.attrs)
     return whole
@@ -101,7 +117,7 @@ def own_columns(columns: dict[str, pa.ChunkedArray]) -> pd.DataFrame:
         column = columns.pop(name)
         owned[name] = whole_texts(column) if pa.types.is_string(column.type) else column.to_pandas()
         del column
-        pa.default_memory_pool().release_unused()
+        release_freed()
     return pd.DataFrame(owned, copy=False)
 
 
@@ -199,16 +215,21 @@ def number_texts(texts: Texts, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
         ``(n_rows,)`` int32 number of each row's string, and ``(n_strings,)`` int32 first row of
         each.
     """
-    leader = _first_rows(texts, n_rows)
-    is_first = np.empty(n_rows, bool)
+    number = _first_rows(texts, n_rows)
+    first_rows, n_found = np.empty(n_rows, np.int32), 0
     for piece in row_pieces(n_rows):
-        is_first[piece] = leader[piece] == np.arange(piece.start, piece.stop)
-    number = np.cumsum(is_first, dtype=np.int32)
-    number -= 1
-    for piece in row_pieces(n_rows):
-        leader[piece] = number[leader[piece]]
-    del number
-    return leader, rows_where(is_first)
+        rows = np.arange(piece.start, piece.stop)
+        is_first = number[piece] == rows
+        found = rows[is_first]
+        first_rows[n_found : n_found + len(found)] = found
+        number[found] = np.arange(n_found, n_found + len(found))
+        # A first row is not behind its others, and has its number by now.
+        others = rows[~is_first]
+        number[others] = number[number[others]]
+        n_found += len(found)
+    first_rows = first_rows[:n_found].copy()
+    release_freed()
+    return number, first_rows
 
 
 def _first_rows(texts: Texts, n_rows: int) -> np.ndarray:
@@ -229,35 +250,71 @@ def _first_rows(texts: Texts, n_rows: int) -> np.ndarray:
 
 def _rows_of_one_hash(texts: Texts, n_rows: int) -> np.ndarray:
     """For each row the first row with its hash, as far as the hash fits beside a row's number."""
-    row_bits = np.uint64(max(int(n_rows - 1).bit_length(), 1))
-    low = (np.uint64(1) << row_bits) - np.uint64(1)
-    packed = np.empty(n_rows, np.uint64)
+    leader = np.empty(n_rows, np.int32)
+    for half in range(2):
+        # Hashed twice, so that half as many are in memory.
+        _lead_rows(leader, _sorted_hashes(texts, n_rows, half))
+    return leader
+
+
+def _row_mask(n_rows: int) -> np.uint64:
+    """The lowest bits, in which a row's number fits."""
+    return np.uint64((1 << max(int(n_rows - 1).bit_length(), 1)) - 1)
+
+
+def _sorted_hashes(texts: Texts, n_rows: int, half: int) -> np.ndarray:
+    """Hashes with this highest bit, each with its row in its lowest bits, ascending."""
+    low = _row_mask(n_rows)
+    # What is not written to takes no memory.
+    packed, n_packed = np.empty(n_rows, np.uint64), 0
     for piece in row_pieces(n_rows):
         hashed = pd.util.hash_array(texts(piece), categorize=False)
-        packed[piece] = (hashed & ~low) | np.arange(piece.start, piece.stop, dtype=np.uint64)
+        rows = np.arange(piece.start, piece.stop, dtype=np.uint64)
+        mine = ((hashed & ~low) | rows)[hashed >> np.uint64(63) == half]
+        packed[n_packed : n_packed + len(mine)] = mine
+        n_packed += len(mine)
+    packed = packed[:n_packed]
     packed.sort()
-    leader = np.empty(n_rows, np.int32)
+    return packed
+
+
+def _lead_rows(leader: np.ndarray, packed: np.ndarray) -> None:
+    """Write for each of these rows the first row with its hash."""
+    low = _row_mask(len(leader))
     before, first = None, 0
-    for piece in row_pieces(n_rows):
+    for piece in row_pieces(len(packed)):
         bits, rows = packed[piece] & ~low, (packed[piece] & low).astype(np.int64)
         begins = np.concatenate([[bits[0] != before], bits[1:] != bits[:-1]])
         start = np.where(begins, np.arange(len(rows)), -1)
         start = np.maximum.accumulate(start)
         leader[rows] = np.where(start >= 0, rows[start], first)
         before, first = bits[-1], int(leader[rows[-1]])
-    return leader
 
 
 def column_of_texts(texts: Texts, n_rows: int, changed: Mapping[int, str]) -> Any:
-    """A column of strings, some of them changed, as pandas keeps it; made piece by piece."""
+    """A column of strings, some of them changed, as pandas keeps it; made piece by piece.
+
+    None may be missing: that would come out as an empty one.
+
+    Its bytes lie in one array that grows: what Arrow builds of Python's strings is, by half, room
+    for more.
+    """
     rows = np.array(sorted(changed), np.int64)
-    chunks = []
+    offsets, content = np.zeros(n_rows + 1, np.int64), np.zeros(0, np.uint8)
     for piece in row_pieces(n_rows):
         part = texts(piece)
         for row in rows[slice(*np.searchsorted(rows, (piece.start, piece.stop)))].tolist():
             part[row - piece.start] = changed[row]
-        chunks.append(pa.array(part, pa.large_string()))
-    return pa.chunked_array(chunks, pa.large_string()).to_pandas().array
+        _, ends, letters = pa.array(part, pa.large_string()).buffers()
+        start, ends = len(content), np.frombuffer(ends, np.int64, len(part) + 1)
+        # The system moves large memory without copying it.
+        content.resize(start + ends[-1], refcheck=False)
+        content[start:] = np.frombuffer(letters, np.uint8, ends[-1]) if ends[-1] else 0
+        offsets[piece.start + 1 : piece.stop + 1] = start + ends[1:]
+    whole = pa.LargeStringArray.from_buffers(n_rows, pa.py_buffer(offsets), pa.py_buffer(content))
+    column = pa.chunked_array([whole]).to_pandas().array
+    release_freed()
+    return column
 
 
 def empty_texts(n_rows: int) -> Texts:
@@ -275,4 +332,5 @@ def digest_of_rows(table: pd.DataFrame) -> str:
         told = json.dumps(table.iloc[piece].to_numpy().tolist(), default=str)
         state.update(((", " if piece.start else "") + told[1:-1]).encode())
     state.update(b"]")
+    release_freed()
     return state.hexdigest()[:16]

@@ -149,12 +149,19 @@ def meet_processes(processes: Processes, device: torch.device) -> None:
     """Let the processes of this start find each other, and none of an earlier start.
 
     Raises:
+        ConfigError: nothing says where.
         ProcessLost: they have not within about `MEETING_LIMIT`.
     """
     # Not at the top: PyTorch can be built without them, and one process alone needs none.
     from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
     from torch.distributed.rendezvous import rendezvous
 
+    absent = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent:
+        raise ConfigError(
+            f"WORLD_SIZE says that {processes.count} processes train, and nothing says where they "
+            f"meet ({', '.join(absent)} unset); start them with torchrun, or unset WORLD_SIZE"
+        )
     try:
         store, _, _ = next(rendezvous("env://", timeout=MEETING_LIMIT))
         store = PrefixStore("einthoven", store)

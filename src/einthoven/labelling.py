@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from einthoven.columns import number_few
+from einthoven.columns import number_few, release_freed
 from einthoven.console import format_table, log, plural, progress
 from einthoven.download.ledger import unfinished_download
 from einthoven.errors import ConfigError, DataError, RecordError
@@ -26,7 +26,6 @@ from einthoven.files import (
 )
 from einthoven.labels.edits import (
     MappingLine,
-    RecordKey,
     apply_edits,
     keyed_lines,
     read_mapping_lines,
@@ -166,6 +165,7 @@ def read_mapping(path: Path) -> pd.DataFrame:
         decimal = pd.Series(texts, dtype=object).astype(str).str.replace(",", ".", regex=False)
         values = pd.to_numeric(decimal, errors="coerce").astype("float64").to_numpy()
         columns[name] = pd.Series(values[numbers], dtype="float64")
+        release_freed()
     return pd.DataFrame(columns, copy=False)
 
 
@@ -255,9 +255,10 @@ def _write_with_edits(
     n_kept, elsewhere = apply_edits(rows, edits, label_set, single)
     # From here until the step has finished, no stamp says which set the file belongs to.
     settings.workspace.step_path("label").unlink(missing_ok=True)
+    # At every moment each edit is in one file at least, lest a kill lose it.
+    _put_aside(aside, list(edits.values()))
     write_csv(path, pd.DataFrame(rows, columns=list(MAPPING_COLUMNS)))
-    aside.unlink(missing_ok=True)
-    _put_aside(aside, list(elsewhere.values()))
+    _write_aside(aside, list(elsewhere.values()))
     if n_kept:
         log.info("%s kept", plural(n_kept, "edited record"))
     if elsewhere:
@@ -276,9 +277,13 @@ def _put_aside(path: Path, lines: Sequence[MappingLine]) -> None:
     """Add lines to a mapping put aside; a record's new line replaces its old one."""
     kept = keyed_lines(read_mapping_lines(path, EDIT_COLUMNS)) if path.exists() else {}
     kept |= keyed_lines(lines)
-    edited: dict[RecordKey, MappingLine] = {k: line for k, line in kept.items() if line.is_edited}
-    if edited:
-        rows = [[line.values.get(c, "") for c in MAPPING_COLUMNS] for line in kept.values()]
+    _write_aside(path, list(kept.values()))
+
+
+def _write_aside(path: Path, lines: Sequence[MappingLine]) -> None:
+    """Put lines aside in place of those that are; no file where no line is edited."""
+    if any(line.is_edited for line in lines):
+        rows = [[line.values.get(c, "") for c in MAPPING_COLUMNS] for line in lines]
         write_csv(path, pd.DataFrame(rows, columns=list(MAPPING_COLUMNS)))
     else:
         path.unlink(missing_ok=True)
@@ -322,12 +327,13 @@ def archive_digest(folder: Path) -> str:
     """Sixteen hexadecimal digits that change when any file under a folder does.
 
     Names, sizes and times of change of all files, and the bytes of the tables at the top, which
-    people edit.
+    people edit. Hidden files and folders, as `download` keeps its notes in, do not count: readers
+    pass them by.
     """
     state = hashlib.sha256()
     for line in sorted(_file_lines(folder)):
         state.update(line.encode("utf-8", "backslashreplace"))
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(folder.glob("[!.]*.csv")):
         state.update(file_digest(path).encode())
     return state.hexdigest()[:16]
 
@@ -343,6 +349,8 @@ def _file_lines(folder: Path) -> Iterable[str]:
         try:
             with os.scandir(inner) as entries:
                 for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
                     if entry.is_dir():
                         waiting.append(Path(entry.path))
                     else:

@@ -22,6 +22,7 @@ from einthoven.errors import DataError
 from einthoven.records import LEADS
 from einthoven.settings import Settings
 from einthoven.shards import prepare_chunk
+from einthoven.store import shard_path
 from einthoven.workers import in_processes
 
 # A shared disk may say for a minute that a file is not there which another machine has written.
@@ -49,6 +50,9 @@ def make_shards(settings: Settings, chunks: Sequence[Chunk], how: Mapping[str, A
     records_dir.mkdir(parents=True, exist_ok=True)
     store = ChunkStore(settings.store_url) if settings.store_url else None
     pending = missing_chunks(chunks, records_dir, how)
+    if any(shard_path(records_dir, chunk.name).exists() for chunk in pending):
+        # Made again, a shard may hold other windows at the rows that an old manifest gives.
+        settings.workspace.manifest_path.unlink(missing_ok=True)
     if store and pending:
         fetch_chunks(store, [chunk.name for chunk in pending], records_dir)
         pending = missing_chunks(pending, records_dir, how)

@@ -26,7 +26,7 @@ from einthoven.chunks import (
     remove_orphans,
     signal_settings,
 )
-from einthoven.columns import digest_of_rows, number_few, number_texts, texts_of
+from einthoven.columns import digest_of_rows, number_few, number_texts, release_freed, texts_of
 from einthoven.console import format_table, log, plural
 from einthoven.errors import DataError
 from einthoven.files import (
@@ -146,7 +146,8 @@ def _prepare_inputs(settings: Settings, chunks: Sequence[Chunk], n_chosen: int) 
         "store version": how["version"],
         "audit version": AUDIT_VERSION,
         "mapping": file_digest(settings.workspace.mapping_path),
-        "label set": settings.label_set,
+        # One's own is a path, which may be written in several ways; its content is in the mapping.
+        "label set": load_label_set(settings.label_set).name,
         "split_seed": settings.split_seed,
     }
 
@@ -194,7 +195,7 @@ def _make_manifest(
     """Audit, group, deal folds; write manifest, rejected records and splits."""
     workspace = settings.workspace
     manifest = _join_mapping(prepared.stored, mapping)
-    published = mapping["fold"].to_numpy(float)[prepared.stored["mapping_row"]]
+    published = _of_stored(mapping[["fold"]], prepared.stored)["fold"].to_numpy(float)
     attributes: dict[Any, Any] = {
         "target_fs": how["target_fs"],
         "target_samples": how["target_samples"],
@@ -202,12 +203,16 @@ def _make_manifest(
         "digest": prepared.digest,
     }
     manifest.attrs = attributes
-    pairs = audit_duplicates(
-        workspace, store_of_manifest(manifest, workspace.records_dir), prepared.sketches, signals
-    )
+    # Groups, copies and folds follow from what is found.
+    store = store_of_manifest(manifest, workspace.records_dir, tuple(manifest.columns))
+    pairs = audit_duplicates(workspace, store, prepared.sketches, signals)
+    del store
+    # What a step has freed is not to be there while the next one needs room of its own.
+    release_freed()
     group, duplicate_of = group_patients(manifest, published, pairs)
     manifest = manifest.assign(patient_group=group, duplicate_of=duplicate_of)
     manifest["fold"] = assign_folds(manifest, published, settings.split_seed)
+    release_freed()
     manifest = manifest[list(MANIFEST_COLUMNS)]
     manifest.attrs = attributes
     splits = make_splits(
@@ -216,7 +221,9 @@ def _make_manifest(
         label_set=settings.label_set,
         audit=summarise_audit(manifest, pairs),
     )
+    release_freed()
     write_parquet(workspace.manifest_path, manifest)
+    release_freed()
     write_csv(workspace.rejected_path, prepared.rejected[list(REJECTED_COLUMNS)])
     write_splits(workspace.splits_path, splits)
     return manifest
@@ -224,12 +231,9 @@ def _make_manifest(
 
 def _join_mapping(stored: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
     """The manifest without groups, folds and copies, which follow from it."""
-    rows = stored["mapping_row"].to_numpy()
-    # Mostly all of them, in their order.
-    is_whole = len(rows) == len(mapping) and bool((rows == np.arange(len(rows))).all())
-    of_mapping = mapping if is_whole else mapping.iloc[rows].reset_index(drop=True)
+    copied = ["archive", "record_id", "patient_id", "label_quality", "age", "sex", "device", "site"]
+    of_mapping = _of_stored(mapping[[*copied, "labels"]], stored)
     manifest = stored.drop(columns="mapping_row")
-    copied = ("archive", "record_id", "patient_id", "label_quality", "age", "sex", "device", "site")
     for name in copied:
         manifest[name] = of_mapping[name]
     manifest["record"] = of_mapping["archive"] + "/" + of_mapping["record_id"]
@@ -238,7 +242,15 @@ def _join_mapping(stored: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
     for number, text in enumerate(texts):
         lists[number] = list(split_labels(text))
     manifest["labels"] = lists[numbers]
-    return manifest.assign(patient_group="", duplicate_of="", fold=0)
+    release_freed()
+    return manifest
+
+
+def _of_stored(mapping: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+    """The mapping's rows of the stored records; mostly all of them, in their order."""
+    rows = stored["mapping_row"].to_numpy()
+    is_whole = len(rows) == len(mapping) and bool((rows == np.arange(len(rows))).all())
+    return mapping if is_whole else mapping.iloc[rows].reset_index(drop=True)
 
 
 def audit_duplicates(

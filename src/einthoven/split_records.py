@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.compute import index_in
 
-from einthoven.columns import number_lists, row_pieces
+from einthoven.columns import number_lists, release_freed, row_pieces
 from einthoven.errors import DataError
 from einthoven.files import atomic_path, json_text, read_json, write_json
 
@@ -120,7 +120,7 @@ def rows_of_records(records: pd.Series[str], names: Iterable[str]) -> np.ndarray
     found = index_in(asked, value_set=pa.array(records, kind))
     rows = np.array(found.fill_null(-1), np.int32)
     del found
-    pa.default_memory_pool().release_unused()
+    release_freed()
     return rows
 
 

@@ -338,10 +338,10 @@ def subset_records(table: pd.DataFrame, n_records: int, seed: int) -> np.ndarray
         seed: of the choice.
 
     Returns:
-        Positions of the chosen rows, ascending.
+        ``(n,)`` int32 positions of the chosen rows, ascending.
     """
     if n_records <= 0 or n_records >= len(table):
-        return np.arange(len(table))
+        return np.arange(len(table), dtype=np.int32)
     grouped = texts_of(table["patient_group"]) if "patient_group" in table else None
     patient, first_row = number_texts(grouped or _texts_of_patients(table), len(table))
     (archive, archives), (fold, folds) = (
@@ -356,9 +356,9 @@ def subset_records(table: pd.DataFrame, n_records: int, seed: int) -> np.ndarray
     place = _place_within_stratum(stratum[order], size[order])
     by_place = order[np.argsort(place, kind="stable")]
     n_taken = int(np.searchsorted(np.cumsum(size[by_place]), n_records, side="right"))
-    taken = np.zeros(len(size), bool)
-    taken[by_place[: max(1, n_taken)]] = True
-    return np.flatnonzero(taken[patient])
+    is_taken = np.zeros(len(size), bool)
+    is_taken[by_place[: max(1, n_taken)]] = True
+    return rows_where(is_taken[patient])
 
 
 def _place_within_stratum(stratum: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from einthoven.columns import whole_texts
+from einthoven.columns import release_freed, whole_texts
 from einthoven.console import plural
 from einthoven.errors import DataError
 from einthoven.labels.mapping import MappingRow, split_labels
@@ -118,7 +118,7 @@ def read_plain_mapping(path: Path, columns: Sequence[str]) -> dict[str, pd.Serie
         is_blank = pa.compute.and_(is_blank, pa.compute.equal(column, ""))
         read[name] = whole_texts(column)
         del column
-        pa.default_memory_pool().release_unused()
+        release_freed()
     return None if pa.compute.any(is_blank).as_py() else read
 
 
