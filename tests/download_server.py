@@ -6,7 +6,9 @@ It stands at 127.0.0.1 and counts what it was asked and how many bytes it gave.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import tarfile
 import threading
 import time
 import zipfile
@@ -221,6 +223,27 @@ def publish_sums(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> No
         for file in SOURCES[name].files
     )
     monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], files=files))
+
+
+def write_tar(path: Path, n_records: int = 4) -> Path:
+    """SPH's records, a hundred bytes each; enough for whoever does not read them."""
+    with tarfile.open(path, "w") as opened:
+        for number in range(n_records):
+            member = tarfile.TarInfo(f"records/A0000{number}.h5")
+            member.size = 100
+            opened.addfile(member, io.BytesIO(bytes([number]) * 100))
+    return path
+
+
+def write_sph(folder: Path, n_records: int = 2) -> Path:
+    """SPH's files: ``sph`` below the folder."""
+    folder = folder / "sph"
+    folder.mkdir(parents=True)
+    write_tar(folder / "records.tar.gz", n_records)
+    rows = "".join(f"A0000{number},1,S1,55,M\n" for number in range(n_records))
+    (folder / "metadata.csv").write_text("ECG_ID,AHA_Code,Patient_ID,Age,Sex\n" + rows)
+    (folder / "code.csv").write_text("Code,Description\n")
+    return folder
 
 
 def write_ecg(path: Path, seed: int, comments: Sequence[str] = (), fs: int = 100) -> None:

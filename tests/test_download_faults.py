@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 import zipfile
@@ -19,6 +17,7 @@ from download_server import (
     write_challenge,
     write_ptbxl,
     write_sums,
+    write_tar,
     write_zip,
 )
 
@@ -109,15 +108,6 @@ def test_a_persons_share_of_a_disk_that_is_used_up_is_a_full_disk(tmp_path):
 
 
 # Tars and zips ---------------------------------------------------------------------------------
-
-
-def write_tar(path, n_files=4):
-    with tarfile.open(path, "w") as opened:
-        for number in range(n_files):
-            member = tarfile.TarInfo(f"records/A0000{number}.h5")
-            member.size = 100
-            opened.addfile(member, io.BytesIO(bytes([number]) * 100))
-    return path
 
 
 @pytest.mark.parametrize(("at", "said"), [(2 * 1024 + 150, "damaged"), (None, "cut off")])

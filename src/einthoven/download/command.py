@@ -153,7 +153,7 @@ def _download_alone(
         if source.project:
             _fetch_listed(settings, ledger, wanted, outcome)
         elif zip_path is None:
-            fetch_packed(source, settings, ledger, outcome)
+            fetch_packed(source, settings, ledger, outcome, wanted.verify)
     finally:
         # The list says the same with lines of files that are gone.
         with contextlib.suppress(OSError):
@@ -317,7 +317,7 @@ def _fetch_missing(
     source = outcome.source
     if source.size_gb:
         needed = bytes_needed(source, (file.path for file in missing))
-        check_room(ledger.folder, needed, f"downloading {source.name}")
+        check_room(ledger.folder, needed, f"downloading {source.name}", "take --subset")
     failed = fetch_as_set(settings, missing, ledger, source.name)
     outcome.failed = {plain_path(path): reason for path, reason in failed.items()}
     outcome.n_fetched = len(missing) - len(failed)

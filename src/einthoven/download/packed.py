@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from einthoven.console import plural
-from einthoven.download.fetching import RemoteFile
+from einthoven.console import log, plural, progress
+from einthoven.download.fetching import RemoteFile, checksum_problem
 from einthoven.download.ledger import HIDDEN, Ledger
 from einthoven.download.listing import is_listing, read_listing, record_key
 from einthoven.download.outcome import Outcome
 from einthoven.download.parallel import fetch_as_set
 from einthoven.download.subsets import cut_tables, forget_subsets, listing_text
-from einthoven.download.unpacking import PACKED_SUFFIXES, PackedFile, check_room, unpack
+from einthoven.download.unpacking import (
+    PACKED_SUFFIXES,
+    NoRoom,
+    PackedFile,
+    check_room,
+    has_size,
+    is_as_unpacked,
+    unpack,
+)
 from einthoven.errors import DownloadError
 from einthoven.files import read_json, write_json
 from einthoven.settings import Settings
@@ -28,17 +37,22 @@ def unpack_given(source: Source, ledger: Ledger, zip_path: Path, outcome: Outcom
     """Unpack what somebody has; of an archive in several zips, the others are still missing.
 
     Raises:
-        DownloadError: it cannot be unpacked, or holds nothing of this archive.
+        DownloadError: it cannot be unpacked, holds nothing of this archive, or is not as published.
     """
+    name = recognised_name(source, zip_path)
+    is_unknown = not name and any(file.md5 for file in source.files)
+    if is_unknown:
+        outcome.state = replace(outcome.state, is_verified=False)
 
     def accepted(members: list[PackedFile]) -> list[PackedFile]:
         refuse_other_archive(source, zip_path, members)
         outcome.note_begun()
+        if is_unknown:  # it may write over what a verified file held
+            _forget_held(source, ledger)
         # Tables last: a subset's own stand for what is there until all of it is.
         return sorted(members, key=lambda member: is_listing(source, member.path))
 
     homes = {file.name: file.home for file in source.files}
-    name = published_name(source, zip_path.name)
     members = unpack(zip_path, ledger.folder, homes.get(name, ""), accepted)
     if set(cut_tables(source, ledger.folder)) <= {member.path for member in members}:
         forget_subsets(source, ledger.folder)
@@ -67,6 +81,28 @@ def published_name(source: Source, given: str) -> str:
         file.name.partition(".")[0]: file.name for file in source.files if is_packed(file.name)
     }
     return stems.get(given.partition(".")[0], "")
+
+
+def recognised_name(source: Source, given: Path) -> str:
+    """Which of an archive's packed files this is: by its checksum, or by its name if none is known.
+
+    Raises:
+        DownloadError: it has the name of one whose publisher says another checksum.
+    """
+    by_name = published_name(source, given.name)
+    summed = [file for file in source.files if is_packed(file.name) and file.md5]
+    for file in summed if given.is_file() else []:
+        problem = checksum_problem(given, _remote_file(file))
+        if not problem:
+            return file.name
+        if file.name == by_name:
+            raise DownloadError(
+                f"{given} is not {file.name} as it was published: {problem}; nothing is unpacked. "
+                f"If it is damaged, `einthoven download {source.name}` without --zip fetches it "
+                "again. If somebody has packed it anew, give it another name: it is then unpacked "
+                "and counts as not verified"
+            )
+    return by_name
 
 
 def refuse_other_archive(source: Source, packed: Path, members: list[PackedFile]) -> None:
@@ -106,45 +142,68 @@ def is_record_file(path: Path) -> bool:
     return path.suffix in (".h5", ".mat")
 
 
-def fetch_packed(source: Source, settings: Settings, ledger: Ledger, outcome: Outcome) -> None:
+def fetch_packed(
+    source: Source, settings: Settings, ledger: Ledger, outcome: Outcome, verify: bool = False
+) -> None:
     """Fetch an archive's few files, unpack those that pack, and keep what they held."""
     address = source_address(source, settings.mirror) if settings.mirror else ""
     files = [_remote_file(file, address) for file in source.files]
-    missing = [file for file in files if not _is_packed_there(ledger, file)]
+    missing = [file for file in files if not _is_packed_there(ledger, file, verify)]
     outcome.n_files, outcome.paths = len(files), [file.path for file in files]
     outcome.note_begun()
-    if source.size_gb and missing:
-        # The packed file and its content lie side by side for a while.
-        check_room(ledger.folder, 2e9 * source.size_gb, f"downloading {source.name}")
-    outcome.failed = _fetch_and_unpack(source, settings, ledger, missing)
-    # Without a checksum, a file that arrived damaged is found when it is unpacked.
-    again = [file for file in missing if file.path in outcome.failed and is_packed(file.path)]
+    _check_room_for(source, ledger, missing)
+    outcome.failed, damaged = _fetch_and_unpack(source, settings, ledger, missing)
+    # What arrives wrong is fetched twice by itself where it has a checksum; without one, that a
+    # file is damaged shows only here.
+    again = [file for file in missing if file.path in damaged]
     if again:
-        for file in again:
-            outcome.failed.pop(file.path)
-        outcome.failed |= _fetch_and_unpack(source, settings, ledger, again)
+        unfetched, damaged = _fetch_and_unpack(source, settings, ledger, again)
+        outcome.failed |= unfetched | damaged
     outcome.n_fetched = len(missing) - len(outcome.failed)
     if not outcome.failed and (problems := unlisted_problems(source, ledger.folder)):
         outcome.failed = problems
-        for file in filter(lambda file: is_packed(file.path), files):
-            _held_path(ledger, file.path).unlink(missing_ok=True)
+        _forget_held(source, ledger)
+
+
+def _check_room_for(source: Source, ledger: Ledger, missing: list[RemoteFile]) -> None:
+    """Refuse to fetch a packed file that the disk has no room for; tables take next to none."""
+    absent = [file for file in missing if is_packed(file.path) and not _is_fetched(ledger, file)]
+    if source.size_gb and absent:
+        # The packed file and its content lie side by side for a while.
+        parts = [ledger.part_path(file.path) for file in absent]
+        came = sum(part.stat().st_size for part in parts if part.exists())
+        check_room(ledger.folder, 2e9 * source.size_gb - came, f"downloading {source.name}")
+
+
+def _is_fetched(ledger: Ledger, file: RemoteFile) -> bool:
+    """Has a program that was stopped before it unpacked this left it here?"""
+    return ledger.has(file.path, file.checksum)
 
 
 def _fetch_and_unpack(
     source: Source, settings: Settings, ledger: Ledger, files: list[RemoteFile]
-) -> dict[str, str]:
-    """Fetch what a program stopped before unpacking has not left here, and unpack what packs."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Fetch what is not here yet, and unpack what packs.
+
+    Returns:
+        ``{path: reason}`` of the files that cannot be had, and of those that came, are damaged, and
+        may come whole another time.
+    """
     homes = {_kept_path(file.name): file.home for file in source.files}
-    absent = [file for file in files if not ledger.has(file.path, file.checksum)]
-    failed = fetch_as_set(settings, absent, ledger, source.name)
-    for path in [file.path for file in files if file.path not in failed]:
-        if is_packed(path):
-            try:
-                _unpack_fetched(ledger, path, homes[path])
-            except DownloadError as error:
-                (ledger.folder / path).unlink(missing_ok=True)
-                failed[path] = str(error)
-    return failed
+    absent = [f for f in files if not (is_packed(f.path) and _is_fetched(ledger, f))]
+    failed, damaged = fetch_as_set(settings, absent, ledger, source.name), {}
+    for file in [file for file in files if file.path not in failed and is_packed(file.path)]:
+        try:
+            _unpack_fetched(ledger, file.path, homes[file.path])
+        except NoRoom as error:
+            failed[file.path] = str(error)
+        except DownloadError as error:
+            if file.checksum:  # these are the publisher's bytes, and would come the same again
+                failed[file.path] = str(error)
+            else:
+                (ledger.folder / file.path).unlink(missing_ok=True)
+                damaged[file.path] = str(error)
+    return failed, damaged
 
 
 def _kept_path(name: str) -> str:
@@ -167,18 +226,52 @@ def _unpack_fetched(ledger: Ledger, path: str, home: str) -> None:
 
 
 def _note_held(ledger: Ledger, path: str, members: list[PackedFile]) -> None:
-    """Keep what a zip held, to see later that all of it is still there."""
-    write_json(_held_path(ledger, path), {member.path: member.size for member in members})
+    """Keep what a zip held, to see later that all of it is still there, and still the same."""
+    held = {member.path: [member.size, member.crc] for member in members}
+    write_json(_held_path(ledger, path), held)
 
 
-def _is_packed_there(ledger: Ledger, file: RemoteFile) -> bool:
+def _forget_held(source: Source, ledger: Ledger) -> None:
+    for file in source.files:
+        _held_path(ledger, _kept_path(file.name)).unlink(missing_ok=True)
+
+
+def _is_packed_there(ledger: Ledger, file: RemoteFile, verify: bool = False) -> bool:
     if not is_packed(file.path):
-        return ledger.has(file.path, file.checksum)
+        return _is_table_there(ledger, file, verify)
     if not _held_path(ledger, file.path).exists():
         return False
-    held: dict[str, int] = read_json(_held_path(ledger, file.path))
-    return all(_has_size(ledger.folder / name, size) for name, size in held.items())
+    lost = _lost_files(ledger, file.path, verify)
+    if lost and verify:
+        log.warning(
+            "%s: %s of what it held not as unpacked, such as %s; it is fetched again",
+            file.path, plural(len(lost), "file"), lost[0],
+        )  # fmt: skip
+        # What has been found does not hang on this fetch: the next run would look at lengths alone.
+        _held_path(ledger, file.path).unlink()
+    return not lost
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _is_table_there(ledger: Ledger, file: RemoteFile, verify: bool) -> bool:
+    """A table that its publisher gives a sum of is known by that, whoever put it there."""
+    if ledger.has(file.path, file.checksum) and not (verify and file.checksum):
+        return True
+    path = ledger.folder / file.path
+    if not file.checksum or not path.is_file():
+        return False
+    if problem := checksum_problem(path, file):
+        log.warning("%s: %s; it is fetched again", file.path, problem)
+        return False
+    ledger.add(file.path, file.checksum)
+    return True
+
+
+def _lost_files(ledger: Ledger, path: str, verify: bool) -> list[str]:
+    """What a packed file held and is not there; or, to verify, has other bytes than it held."""
+    folder, held = ledger.folder, read_json(_held_path(ledger, path))
+    # Older notes have no CRC: nothing there vouches for the bytes.
+    noted = {name: note if isinstance(note, list) else [note, None] for name, note in held.items()}
+    if not verify:
+        return [name for name, (size, _) in noted.items() if not has_size(folder / name, size)]
+    shown = progress(noted.items(), desc=f"looking at what {path} held", unit="files")
+    return [name for name, (size, crc) in shown if not is_as_unpacked(folder / name, size, crc)]

@@ -34,7 +34,10 @@ _KEPT_TOPS = (
 
 @dataclass(frozen=True)
 class PackedFile:
-    """A file in a zip or tar: its name there, its place below the archive's folder, its length."""
+    """A file in a zip or tar: its name there, its place below the archive's folder, its length.
+
+    A tar knows no CRC; there it is None until the file has been unpacked.
+    """
 
     name: str
     path: str
@@ -60,7 +63,7 @@ def unpack(
         accept: puts what it holds in the order to unpack it in, or raises before that begins.
 
     Returns:
-        Every file that it holds.
+        Every file that it holds, with the CRC of its bytes.
 
     Raises:
         DownloadError: it is damaged, leads out of the folder, holds links, or is a bomb.
@@ -68,29 +71,53 @@ def unpack(
     with _explained(packed), _opened(packed) as members:
         placed = _placed(packed, members, home)
         _check_sizes(packed, placed, folder)
+        unpacked = []
         for member in progress(accept(placed), desc=f"unpacking {packed.name}", unit="files"):
-            if not _is_there(folder / member.path, member):
-                _unpack_one(member, folder / member.path)
-        return placed
+            known = _with_crc(member) if has_size(folder / member.path, member.size) else member
+            if not is_as_unpacked(folder / member.path, member.size, known.crc):
+                known = _unpack_one(known, folder / member.path)
+            unpacked.append(known)
+        return unpacked
 
 
-def _unpack_one(member: PackedFile, target: Path) -> None:
+def _with_crc(member: PackedFile) -> PackedFile:
+    """The same length says nothing of the bytes: where a tar has no CRC, they are read for it."""
+    if member.crc is not None:
+        return member
+    with member.open() as opened:
+        return replace(member, crc=crc_of(opened))
+
+
+def _unpack_one(member: PackedFile, target: Path) -> PackedFile:
+    crc = 0
     with member.open() as source, atomic_path(target) as beside, beside.open("wb") as written:
-        shutil.copyfileobj(source, written, COPY_BYTES)
+        while chunk := source.read(COPY_BYTES):
+            crc = zlib.crc32(chunk, crc)
+            written.write(chunk)
         if written.tell() != member.size:
             raise DownloadError(f"{member.name} is cut short")
+    return replace(member, crc=crc)
 
 
-def _is_there(target: Path, member: PackedFile) -> bool:
-    if not target.is_file() or target.stat().st_size != member.size:
+def has_size(path: Path, size: int) -> bool:
+    """Is there a file of this length?"""
+    return path.is_file() and path.stat().st_size == size
+
+
+def is_as_unpacked(path: Path, size: int, crc: int | None) -> bool:
+    """Is there a file with these bytes? Without a CRC to hold them to, none is."""
+    if crc is None or not has_size(path, size):
         return False
-    if member.crc is None:
-        return True
+    with path.open("rb") as opened:
+        return crc_of(opened) == crc
+
+
+def crc_of(opened: IO[bytes]) -> int:
+    """The CRC-32 of what is left to read of a file."""
     crc = 0
-    with target.open("rb") as opened:
-        while chunk := opened.read(COPY_BYTES):
-            crc = zlib.crc32(chunk, crc)
-    return crc == member.crc
+    while chunk := opened.read(COPY_BYTES):
+        crc = zlib.crc32(chunk, crc)
+    return crc
 
 
 # What the libraries raise where a file is not what it says; the last is a way of packing unknown.
@@ -210,21 +237,34 @@ def _check_sizes(packed: Path, members: list[PackedFile], folder: Path) -> None:
             f"{packed} says that its {plural(len(members), 'file')} unpack to {total / 1e9:.1f} GB "
             f"from {packed_size / 1e9:.3f} GB, which no ECG archive does; nothing is unpacked"
         )
-    check_room(folder, total, f"unpacking {packed.name}")
+    # What is there already needs no room, so that unpacking can go on where a full disk stopped it.
+    absent = (member for member in members if not has_size(folder / member.path, member.size))
+    check_room(folder, sum(member.size for member in absent), f"unpacking {packed.name}")
 
 
-def check_room(folder: Path, n_bytes: float, doing: str) -> None:
+class NoRoom(DownloadError):
+    """The disk has too little room for what is to come."""
+
+
+def check_room(folder: Path, n_bytes: float, doing: str, instead: str = "") -> None:
     """Refuse what the disk has no room for.
 
+    Args:
+        folder: where it is to go.
+        n_bytes: how much comes.
+        doing: what is refused, for the message.
+        instead: what else there is to do, besides making room.
+
     Raises:
-        DownloadError: says how much is free and how much is needed.
+        NoRoom: says how much is free and how much is needed.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
     if free < n_bytes:
-        raise DownloadError(
+        ways = ["make room", "set DATASET_DIR to another disk", *filter(None, [instead])]
+        raise NoRoom(
             f"{doing} needs about {bytes_words(n_bytes)} and {bytes_words(free)} are free on the "
-            f"disk of {folder}. Make room, set DATASET_DIR to another disk, or take --subset"
+            f"disk of {folder}: {', '.join(ways[:-1])} or {ways[-1]}"
         )
 
 
