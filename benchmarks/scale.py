@@ -11,11 +11,12 @@ For stores of 10,000 records and ten times as many up to ``--max-records`` (spar
 - *splits*: folds dealt, splits made and checked;
 - *audit*: copies found among seeded random fingerprints; every planted one has to be;
 - *train*: the start of `einthoven train`, up to its first batch;
-- *epoch*: an epoch planned, and ``--batches`` batches of it read from the store.
+- *epoch*: an epoch planned, and 200 batches of it read from the store.
 
 CPU time (of user and system: other programs take their share of the clock) and peak memory of each,
-less the columns that the stage holds by design: see `STAGES`. Writes ``results/scale.json``; exits
-with 1, and names the figure, where one of `BOUNDS` is missed.
+less the columns that the stage holds by design: see `STAGES`. All stages at all sizes are written
+to ``results/scale.json``, a part of them to ``build/scale.json``. Shows how each stage grows; exits
+with 1, and names the figure, where one of `BOUNDS` is missed or cannot be judged.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ from einthoven.store import open_store, read_store
 from einthoven.training import open_data, steps_of_epoch
 
 RESULT_PATH = Path(__file__).parent / "results" / "scale.json"
+# Less than all is no result to be told of, and must not take the place of one.
+PART_PATH = Path(__file__).parents[1] / "build" / "scale.json"
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 # The smaller ones are over so soon that one disturbance would bend the slope.
 REPEATS = {1_000: 1, 10_000: 3, 100_000: 2}
@@ -266,8 +269,7 @@ def index_sizes(root: Path, n_records: int) -> dict[str, float]:
 
 def measure_sizes(options: argparse.Namespace, result: dict[str, Any]) -> None:
     """Build a store of each size, measure its stages, and keep what is found at once."""
-    sizes = [size for size in SIZES if options.min_records <= size <= options.max_records]
-    for n_records in sizes:
+    for n_records in chosen_sizes(options):
         with tempfile.TemporaryDirectory() as folder:
             root = (options.work or Path(folder)) / f"store_of_{n_records}"
             if not settings_of(root).workspace.step_path("label").exists():
@@ -291,18 +293,36 @@ def line_of(stage: str, n_records: int, told: Told) -> str:
     )
 
 
+def growth_line(stage: str, growth: Mapping[str, float]) -> str:
+    return (
+        f"{stage:8} CPU time grows as n^{growth['exponent']:.2f} (last step "
+        f"n^{growth['last_exponent']:.2f}), memory to {growth['memory_ratio']:.2f} times"
+    )
+
+
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--max-records", type=int, default=SIZES[-1])
     parser.add_argument("--min-records", type=int, default=SIZES[0])
     parser.add_argument("--add", action="store_true", help="to what the result file holds")
     parser.add_argument("--stages", default=",".join(STAGES), help="with commas between")
-    parser.add_argument("--output", type=Path, default=RESULT_PATH)
+    parser.add_argument("--output", type=Path, help="a JSON file")
     parser.add_argument("--work", type=Path, help="where stores are built and kept; unset: nowhere")
     for flag, kind in (("--stage", str), ("--root", Path), ("--of", int)):
         parser.add_argument(flag, type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--build", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if unknown := [stage for stage in options.stages.split(",") if stage not in STAGES]:
+        parser.error(f"no stage {unknown[0]!r} is known; known: {', '.join(STAGES)}")
+    if not chosen_sizes(options):
+        parser.error(f"no size lies between --min-records and --max-records; there are {SIZES}")
+    is_whole = chosen_sizes(options) == list(SIZES) and options.stages.split(",") == list(STAGES)
+    options.output = options.output or (RESULT_PATH if is_whole or options.add else PART_PATH)
+    return options
+
+
+def chosen_sizes(options: argparse.Namespace) -> list[int]:
+    return [size for size in SIZES if options.min_records <= size <= options.max_records]
 
 
 def run_benchmark(arguments: Sequence[str] | None = None) -> int:
@@ -329,10 +349,16 @@ def judge(result: dict[str, Any], output: Path) -> int:
         found["less"] = STAGES[stage][1]
         if len(found["measured"]) > 1:
             growth[stage] = found["growth"] = growth_of(found["measured"])
+            print(growth_line(stage, found["growth"]))
     audit = result["stages"].get("audit", {}).get("measured", {})
     result["missed"] = missed_bounds(growth, audit)
+    unjudged = [stage for stage in result["stages"] if stage not in growth]
+    result["missed"] += [f"{stage}: one size alone shows no growth" for stage in unjudged]
     result["machine"] = describe_machine(torch.device("cpu"))
     write_json(output, result)
+    for size, told in audit.items():
+        print(f"{int(size):,}: {told['n_found']} of {told['n_planted']} planted copies found")
+    print(f"Written to {output}")
     for line in result["missed"]:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if result["missed"] else 0

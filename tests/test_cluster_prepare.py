@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cluster_run
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from fake_ecgs import fake_ecg, settings_for, write_own_archive
 
 from einthoven.chunks import FileStamps
+from einthoven.cluster import tasks
 from einthoven.cluster.chunk_store import ChunkStore
 from einthoven.cluster.connection import connected_ray
 from einthoven.cluster.tasks import (
@@ -309,6 +311,24 @@ def test_full_temporary_folder_of_a_machine_is_named(tmp_path, monkeypatch):
 def test_address_that_nothing_can_open_is_a_setting_to_change():
     with pytest.raises(ConfigError, match=r"STORE_URL is nosuch://x, which cannot be opened"):
         ChunkStore("nosuch://x")
+
+
+def test_address_that_a_machine_cannot_open_is_told_with_that_machine_s_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.platform, "node", lambda: "n7")
+    monkeypatch.setattr(tasks, "prepare_chunk", lambda *given: 0)
+    needs = {"versions": numeric_versions(), "files": [], "mark": ""}
+    with pytest.raises(ConfigError, match=r"^machine n7: STORE_URL is nosuch://x") as said:
+        chunk_task(("", "a-1", [], {}), needs, "nosuch://x")
+    # As Ray hands it over: with colours, and the task's traceback.
+    handed = ChildProcessError("\x1b[36mray::chunk_task()\x1b[39m")
+    handed.cause = said.value
+
+    def get(result: str) -> int:
+        raise handed
+
+    ray = SimpleNamespace(get=get, exceptions=SimpleNamespace(RayTaskError=ChildProcessError))
+    with pytest.raises(ConfigError, match=r"^machine n7: STORE_URL"):
+        tasks._told_result(ray, "result")
 
 
 def test_password_in_the_address_is_refused_and_not_shown():

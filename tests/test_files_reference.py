@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from fake_ecgs import fake_ecg, settings_for, write_own_archive
+from tuning_process import CONFIRMATION_KEYS
 
 from einthoven.evaluation import evaluate_detailed
 from einthoven.files import Workspace, read_json
@@ -22,7 +23,6 @@ from einthoven.report.writing import write_report
 from einthoven.smoke import SMOKE_STAGES, run_smoke_test
 from einthoven.store import MANIFEST_COLUMNS, open_store
 from einthoven.training import train_production
-from einthoven.tuning.confirmation import CONFIRMATION_KEYS
 from einthoven.tuning.results import TRIAL_COLUMNS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"

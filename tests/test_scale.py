@@ -98,7 +98,20 @@ def test_benchmark_measures_each_stage_apart_and_keeps_what_it_found(tmp_path, m
         ["--max-records", "1000", "--stages", "splits", "--output", str(output)]
     )
     measured = read_json(output)["stages"]["splits"]["measured"]["1000"]
-    assert code == 0 and measured["peak_mb"] > measured["columns_mb"] > 0 < measured["cpu_s"]
+    assert measured["peak_mb"] > measured["columns_mb"] > 0 < measured["cpu_s"]
+    assert code == 1
+    assert read_json(output)["missed"] == ["splits: one size alone shows no growth"]
+
+
+@pytest.mark.parametrize("words", [("--max-records", "-3"), ("--stages", "foo")])
+def test_benchmark_that_would_measure_nothing_is_refused(words):
+    with pytest.raises(SystemExit, match="2"):
+        scale.run_benchmark(list(words))
+
+
+def test_part_of_the_benchmark_does_not_take_the_place_of_its_result():
+    assert scale.parse_options([]).output == scale.RESULT_PATH
+    assert scale.parse_options(["--max-records", "100000"]).output == scale.PART_PATH
 
 
 # Growth ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import errno
 import sys
 import time
 import tomllib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError
 from stores import write_tiny_store
 from tuning_process import (
+    CONFIRMATION_KEYS,
     fake_training,
     make_training_fake,
     search_settings,
@@ -37,13 +40,13 @@ from einthoven.store import open_store
 from einthoven.training import open_data, train_production
 from einthoven.tuning import command, confirmation, study, trials
 from einthoven.tuning.command import tune
-from einthoven.tuning.confirmation import CONFIRMATION_KEYS, compare_seeds, confirm_best
+from einthoven.tuning.confirmation import compare_seeds, confirm_best
 from einthoven.tuning.devices import device_here
 from einthoven.tuning.results import fixed_settings, write_figures
 from einthoven.tuning.space import choose_space
 from einthoven.tuning.storage import open_storage
 from einthoven.tuning.study import Search, hand_on, join_study, lost_trials, next_trial
-from einthoven.tuning.trials import run_trial, settings_of_trial
+from einthoven.tuning.trials import remove_bulky_files, run_trial, settings_of_trial
 from einthoven.tuning.working import search_facts
 
 CPU = torch.device("cpu")
@@ -169,6 +172,28 @@ def test_only_the_best_trial_keeps_its_model(root):
     kept = {path.parent.name for path in folder.glob("tune-trial-*/*.pth")}
     assert kept == {best}
     assert len(list(folder.glob("tune-trial-*/training_history.json"))) == 6
+
+
+def test_a_better_model_of_another_process_is_kept_whenever_it_is_finished(root, storage):
+    one = opened(root, storage)
+    first, second = (next_trial(one) for _ in range(2))
+    models = []
+    for trial in (first, second):
+        models.append(settings_of_trial(one, trial).workspace.best_model_path)
+        models[-1].parent.mkdir(parents=True)
+        models[-1].write_text("bulky")
+    one.study.tell(first, 0.7)
+    real = one.study.get_trials
+
+    def then_another_finishes(**given: Any) -> Any:
+        found = real(**given)
+        if second.number in [trial.number for trial in found if trial.state.name == "RUNNING"]:
+            one.study.tell(second, 0.9)
+        return found
+
+    one.study.get_trials = then_another_finishes
+    remove_bulky_files(one)
+    assert models[1].exists()
 
 
 @pytest.mark.usefixtures("fake")
@@ -300,6 +325,41 @@ def test_a_lost_trial_is_put_back_once_though_two_processes_see_it(root, storage
     assert again.params == trial.params
     assert again.user_attrs["run"] == "tune-trial-0001" and again.user_attrs["is_default"]
     assert len(one.counted()) == 1
+
+
+@pytest.mark.parametrize("state", ["killed", "slow"])
+def test_a_trial_is_put_back_once_though_its_process_is_killed_or_slow_there(
+    root, storage, monkeypatch, state
+):
+    one, other = opened(root, storage), opened(root, storage)
+    trial = next_trial(one)
+    settings_of_trial(one, trial)
+
+    def meanwhile(*given: Any, **others: Any) -> None:
+        taken.append(next_trial(other))
+        if state == "killed":
+            raise KeyboardInterrupt
+        real(*given, **others)
+
+    taken, real = [], one.study.enqueue_trial
+    monkeypatch.setattr(one.study, "enqueue_trial", meanwhile)
+    with suppress(KeyboardInterrupt):
+        hand_on(one, trial.number, "its process has died", is_blamed=True)
+    again = taken[0]
+    assert again.params == trial.params and again.user_attrs["tries"] == 1
+    assert again.user_attrs["run"] == "tune-trial-0001" and again.user_attrs["is_default"]
+    later = [next_trial(other) for _ in range(3)]
+    assert not any("run" in new.user_attrs or new.params == trial.params for new in later)
+    assert len(other.counted()) == 4 and next_trial(other) is None
+
+
+def test_a_trial_that_steps_back_is_not_put_back(root, storage, monkeypatch):
+    one = opened(root, storage, trials=1)
+    assert next_trial(one) is not None
+    real, before = Search.counted, iter([[]])
+    monkeypatch.setattr(Search, "counted", lambda self: next(before, real(self)))
+    assert next_trial(one) is None and next_trial(one) is None
+    assert [trial.state.name for trial in one.trials()] == ["RUNNING", "FAIL"]
 
 
 @pytest.mark.usefixtures("fake")
@@ -597,11 +657,25 @@ def test_any_error_of_the_database_is_told(root):
             raise IntegrityError("damaged", None, Exception("damaged"))
 
 
-@pytest.mark.parametrize("kind", ["journal", "db"])
-def test_a_folder_that_cannot_be_made_is_told(root, kind):
+def test_an_error_of_the_storage_without_text_is_told_by_its_name(root):
+    with pytest.raises(DataError, match="cannot be reached or used: StorageInternalError;"):
+        with open_storage(settings_named(search_settings(root))):
+            raise StorageInternalError
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("", "journal"), ("sqlite:///", "db")])
+def test_a_folder_that_cannot_be_made_is_told(root, scheme, kind):
     (root / "file").write_text("")
     with pytest.raises(DataError, match=r"file/deeper/s.* cannot be reached or used: .*director"):
-        search(root, study_storage=str(root / "file" / "deeper" / f"s.{kind}"))
+        search(root, study_storage=f"{scheme}{root}/file/deeper/s.{kind}")
+
+
+@pytest.mark.parametrize("given", ["foo", "postgres:/x", "postgresql:ecg@h/x", "x/y.jurnal"])
+def test_a_misspelt_storage_is_refused_and_makes_no_file(root, monkeypatch, given):
+    monkeypatch.chdir(root)
+    with pytest.raises(ConfigError, match=r"allowed is a URL .* or the path of a \.journal file"):
+        search(root, study_storage=given)
+    assert {path.name for path in root.iterdir()} == {"artifacts", "space.toml"}
 
 
 def test_a_journal_that_is_none_is_told(root):

@@ -6,8 +6,10 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cluster_tune
 import pandas as pd
@@ -15,11 +17,12 @@ import pytest
 from stores import write_tiny_store
 from tuning_process import search_settings, write_space
 
+from einthoven.cluster.desk import Desk, NotedError
 from einthoven.cluster_training import WorkerPlan
-from einthoven.errors import ConfigError, ProcessLost
+from einthoven.errors import ConfigError, DataError, ProcessLost
 from einthoven.files import read_json
 from einthoven.settings import Settings
-from einthoven.tuning import on_ray
+from einthoven.tuning import on_ray, ray_calls
 from einthoven.tuning.devices import (
     TrialDevice,
     common_device,
@@ -28,12 +31,16 @@ from einthoven.tuning.devices import (
 )
 from einthoven.tuning.on_ray import (
     collect_answers,
+    has_all_trials,
     plan_search_workers,
     refuse_gpu_without_use,
     refuse_sqlite_between_machines,
     refuse_without_room,
+    search_in_task,
 )
+from einthoven.tuning.ray_calls import Place, StoodAside, WatchedCalls, why_not_here
 from einthoven.tuning.storage import open_storage
+from einthoven.tuning.study import join_study, next_trial
 from einthoven.tuning.working import search_facts
 
 NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -144,6 +151,198 @@ def test_machines_that_are_busy_or_dead_do_not_hold_up_the_others(monkeypatch):
     assert ray.cancelled == ["busy"]
     with pytest.raises(ProcessLost, match="its node is gone"):
         collect_answers(ray, ["dead"])
+
+
+# Calls that are watched --------------------------------------------------------------------------
+
+
+class ScriptedRay:
+    """Ray, as far as calls are watched: a task is a call's number and node, and ends as it says.
+
+    ``ends`` takes a number, a node, and how many looks ago it was started; None: not yet.
+    """
+
+    exceptions = SimpleNamespace(RayError=ChildProcessError, TaskCancelledError=InterruptedError)
+
+    def __init__(self, ends: Any) -> None:
+        self.ends, self.now = ends, 0
+        self.desk, self.outcomes = Desk(), {}
+        self.started: dict[tuple[int, str], int] = {}
+        self.cancelled: list[tuple[int, str]] = []
+        self.most_at_once = 0
+
+    def start(self, number: int, node: str) -> tuple[int, str]:
+        self.started[number, node] = self.now
+        return number, node
+
+    def wait(self, tasks: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.now += 1
+        self.most_at_once = max(self.most_at_once, len(tasks))
+        for task in tasks:
+            end = self.ends(*task, self.now - self.started[task])
+            if end is not None and task not in self.outcomes:
+                self.outcomes[task] = end
+        return [task for task in tasks if task in self.outcomes], []
+
+    def get(self, told: Any) -> Any:
+        if not isinstance(told, tuple):
+            return told
+        outcome = self.outcomes[told]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def cancel(self, task: Any) -> None:
+        self.cancelled.append(task)
+        self.outcomes[task] = InterruptedError("cancelled")
+
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": 0.0}
+
+
+def watched(ray: ScriptedRay, n_calls: int, n_at_once: int, is_over: Any = None) -> WatchedCalls:
+    methods = {
+        name: SimpleNamespace(remote=getattr(ray.desk, name)) for name in ("take", "begin", "begun")
+    }
+    return WatchedCalls(ray, SimpleNamespace(**methods), ray.start, n_calls, n_at_once, is_over)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(ray_calls, "SECONDS_UNTIL_NEXT_LOOK", 0.0)
+    monkeypatch.setattr(ray_calls, "SECONDS_BETWEEN_WARNINGS", 0.0)
+
+
+def test_a_slow_call_holds_up_no_other():
+    finished: list[int] = []
+
+    def ends(number: int, node: str, age: int) -> int | None:
+        if age < (6 if number == 0 else 1):
+            return None
+        finished.append(number)
+        return number * 10
+
+    ray = ScriptedRay(ends)
+    assert watched(ray, 5, 2).results() == [0, 10, 20, 30, 40]
+    assert finished[:4] == [1, 2, 3, 4] and ray.most_at_once == 2
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_processes_that_never_start_are_not_waited_for_once_a_search_is_over():
+    ray = ScriptedRay(lambda number, node, age: "done" if number == 0 else None)
+    ray.desk.begin(0, "first")
+    ray.desk.begin(1, "second")
+    over = iter([False, False])
+    results = watched_until(ray, over)
+    # The one that has begun is let end by itself for a while.
+    assert ray.cancelled[0] == (2, "") and ray.cancelled[-1] == (1, "")
+    assert results == ["done", None, None]
+
+
+def watched_until(ray: ScriptedRay, over: Any) -> list[Any]:
+    calls = watched(ray, 3, 3, lambda: next(over, True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_calls, "SECONDS_TO_LEAVE", 0.01)
+        patch.setattr(ray, "wait", slowly(ray.wait))
+        return calls.results()
+
+
+def slowly(wait: Any) -> Any:
+    def then(tasks: list[Any], timeout: float) -> Any:
+        time.sleep(0.005)
+        return wait(tasks, timeout)
+
+    return then
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_processes_that_wait_for_room_are_told_of(caplog):
+    ray = ScriptedRay(lambda number, node, age: "done" if age > 5 else None)
+    ray.desk.begin(0, "first")
+    watched(ray, 2, 2).results()
+    assert "Of 2 trials at once 1 wait for room on the cluster; free now: 0 cores" in caplog.text
+
+
+def test_a_call_goes_from_a_machine_that_stands_aside_to_one_that_does_not(caplog):
+    ray = ScriptedRay(
+        lambda number, node, age: StoodAside("other") if (number, node) == (1, "") else number
+    )
+    ray.desk.begin(0, "good")
+    assert watched(ray, 3, 2).results() == [0, 1, 2]
+    assert (1, "good") in ray.started and "A machine is left out: other" in caplog.text
+
+
+def test_calls_fail_only_where_all_machines_stand_aside():
+    with pytest.raises(ConfigError, match="of another kind"):
+        watched(ScriptedRay(lambda *task: StoodAside("of another kind")), 3, 2).results()
+    one_left = ScriptedRay(lambda number, *rest: StoodAside("other") if number else "done")
+    assert watched(one_left, 2, 2, lambda: False).results() == ["done", None]
+
+
+def test_the_first_error_of_a_call_ends_the_others_and_is_raised():
+    noted = NotedError(DataError, "no store")
+    ray = ScriptedRay(lambda number, node, age: noted if number == 1 else None)
+    with pytest.raises(DataError, match="no store"):
+        watched(ray, 4, 2).results()
+    assert ray.cancelled == [(0, "")] and len(ray.started) == 2
+    with pytest.raises(ProcessLost, match="died again and again"):
+        watched(ScriptedRay(lambda *task: ChildProcessError("gone")), 1, 1).results()
+
+
+def test_a_machine_that_trains_otherwise_stands_aside_and_is_named(tmp_path):
+    settings = search_settings(tmp_path)
+    assert why_not_here(Place("", None, A100, lambda settings: A100), settings) == ""
+    why = why_not_here(Place("", None, A100, lambda settings: V100), settings)
+    assert "machine second trains on cuda (Tesla V100) in float16" in why
+    cuda = search_settings(tmp_path, device="cuda")
+    assert "cuda" in why_not_here(Place("", None, A100, device_here), cuda)
+
+
+@pytest.mark.parametrize("state", ["none is begun", "one is at work", "all are over"])
+def test_a_search_has_all_its_trials_once_none_is_to_begin_or_at_work(tmp_path, state):
+    write_tiny_store(tmp_path)
+    settings = search_settings(tmp_path, run_name="tune", trials=1)
+    with open_storage(settings) as storage:
+        search = join_study(settings, {}, {}, storage)
+        if state != "none is begun":
+            trial = next_trial(search)
+            if state == "all are over":
+                search.study.tell(trial, 0.5)
+        assert has_all_trials(search) == (state == "all are over")
+
+
+# A study that a machine does not see -------------------------------------------------------------
+
+
+def begin_study_of(settings: Settings) -> None:
+    with open_storage(settings) as storage:
+        join_study(settings, {}, search_facts(settings, {}, device_here(settings)), storage)
+
+
+@pytest.mark.parametrize("place", ["search.journal", "deeper/search.journal", "search.db"])
+def test_a_machine_that_does_not_see_the_study_s_file_begins_none(tmp_path, monkeypatch, place):
+    write_tiny_store(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = search_settings(tmp_path, study_storage=place, run_name="tune")
+    begin_study_of(settings)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=rf"does not see the study 'tune' in {place}; put STUDY"):
+        search_in_task(settings, {}, {}, device_here(settings))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_machine_with_another_study_s_file_begins_none(tmp_path):
+    write_tiny_store(tmp_path)
+    place = str(tmp_path / "search.journal")
+    other, mine = (
+        search_settings(tmp_path, study_storage=place, run_name=name) for name in ("other", "tune")
+    )
+    begin_study_of(other)
+    with pytest.raises(ConfigError, match="does not see the study 'tune'"):
+        search_in_task(mine, {}, {}, device_here(mine))
+    with open_storage(mine) as storage:
+        assert [study.study_name for study in storage.get_all_studies()] == ["other"]
 
 
 # On Ray ------------------------------------------------------------------------------------------

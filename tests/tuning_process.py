@@ -26,6 +26,9 @@ from einthoven.tuning.command import tune
 SPACE = "[lr]\nlow = 0.0005\nhigh = 0.05\nlog = true\n\n[batch_size_cpu]\nchoices = [16, 32]\n"
 
 
+CONFIRMATION_KEYS = ("seeds", "metric", "half", "by_seed", "mean", "difference_sd_over_seeds")
+
+
 def search_settings(root: Path, **changes: Any) -> Settings:
     usual = {
         "epochs": 3, "batch_size_cpu": 16, "crop_samples": 100, "target_samples": 200, "trials": 4,

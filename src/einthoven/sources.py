@@ -276,7 +276,7 @@ def find_source(name: str) -> Source:
             f"{name} cannot be downloaded for you: {NOT_OFFERED[name]}. (What its owners ask for "
             "was not verified with them; their page decides.)"
         )
-    hint = did_you_mean(name, [*SOURCES, *NOT_OFFERED])
+    hint = did_you_mean(name.lower(), [*SOURCES, *NOT_OFFERED])
     raise ConfigError(f"no archive {name!r} is known{hint} (`einthoven archives` lists them)")
 
 

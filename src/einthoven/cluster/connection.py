@@ -14,8 +14,8 @@ from typing import Any
 
 from einthoven.errors import ConfigError
 
-# Results are whole numbers and signals go through files, so Ray's own memory for objects, a third
-# of the machine unless it is told, has little to hold.
+# Tasks return numbers, or a run's answers of some megabytes, and ECGs go through files, so Ray's
+# own memory for objects, a third of the machine unless it is told, has little to hold.
 OBJECT_STORE_BYTES = 128 << 20
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

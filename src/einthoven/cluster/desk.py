@@ -39,6 +39,15 @@ class Desk:
         self.error: NotedError | None = None
         self.signal_number = 0
         self.heard_at = time.monotonic()
+        self.nodes: dict[int, str] = {}
+
+    def begin(self, number: int, node: str) -> None:
+        """Leave word that a call is at work, and on which node."""
+        self.nodes[number] = node
+
+    def begun(self) -> dict[int, str]:
+        """Each call that has begun, and its node."""
+        return self.nodes
 
     def tell(self, level: int, line: str) -> None:
         """Leave a line of the log."""

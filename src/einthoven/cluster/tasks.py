@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from einthoven.chunks import FileStamps
 from einthoven.cluster.chunk_store import ChunkStore
-from einthoven.errors import DataError
+from einthoven.errors import DataError, EinthovenError, RunStopped
 from einthoven.shards import numeric_versions, prepare_chunk
 from einthoven.workers import told_failures
 
@@ -46,7 +47,8 @@ def in_ray_tasks(
         Results as they come.
 
     Raises:
-        DataError: a task failed so, or its workers were killed again and again.
+        EinthovenError: a task failed so.
+        DataError: its workers were killed again and again.
     """
     remote = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
     waiting = iter(calls)
@@ -76,7 +78,7 @@ def _told_result(ray: Any, result: Any) -> int:
     try:
         return int(ray.get(result))
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, DataError):
+        if isinstance(error.cause, EinthovenError):
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
@@ -105,8 +107,28 @@ def chunk_task(chunk_call: tuple[Any, ...], needs: Mapping[str, Any], store_url:
     Raises:
         DataError: the machine lacks the archives or the workspace, has other versions, or cannot
             write.
+        ConfigError: it cannot open such a URL.
     """
     here = platform.node() or "without a name"
+    with machine_named(here):
+        return _make_chunk(here, chunk_call, needs, store_url)
+
+
+@contextmanager
+def machine_named(here: str) -> Iterator[None]:
+    """Within, every error that a person can mend says on which machine it is to be mended."""
+    try:
+        yield
+    except EinthovenError as error:
+        # One that stops the run is of no machine.
+        if f"machine {here}" in str(error) or isinstance(error, RunStopped):
+            raise
+        raise type(error)(f"machine {here}: {error}") from error
+
+
+def _make_chunk(
+    here: str, chunk_call: tuple[Any, ...], needs: Mapping[str, Any], store_url: str
+) -> int:
     records_dir, name, sources, how = chunk_call
     check_versions(here, needs["versions"])
     check_same_files(here, sorted({source[1] for source in sources}), needs["files"])

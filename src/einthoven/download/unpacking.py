@@ -137,7 +137,8 @@ def _explained(packed: Path) -> Iterator[None]:
 @contextmanager
 def _opened(packed: Path) -> Iterator[list[PackedFile]]:
     if not packed.is_file():
-        raise DownloadError(f"{packed} is not there")
+        found = "a folder, and no zip or tar file" if packed.is_dir() else "not there"
+        raise DownloadError(f"{packed} is {found}")
     if zipfile.is_zipfile(packed):
         with zipfile.ZipFile(packed) as opened:
             yield [_zip_member(opened, info) for info in opened.infolist() if not info.is_dir()]

@@ -63,11 +63,9 @@ def _draw_trials(axes: Axes, done: pd.DataFrame, ended: pd.DataFrame, last: int)
         linewidth=1, alpha=0.35,
     )  # fmt: skip
     axes.plot(number, score, "o", color=_TRIAL, markersize=5, label="finished (95 % interval)")
-    # Below the axis they would not be seen.
-    bottom = axes.get_ylim()[0]
-    until = ended["score"].astype(float).clip(lower=bottom)
-    axes.plot(ended["trial"], until, "x", color=REFERENCE_COLOR, markersize=5, clip_on=False,
-              label="given up (best until then)")  # fmt: skip
+    axes.plot(ended["trial"], ended["score"].astype(float), "x", color=REFERENCE_COLOR,
+              markersize=5, label="given up (best until then)")  # fmt: skip
+    _mark_below(axes, pd.concat([done, ended]))
     if len(done):
         best = np.maximum.accumulate(score)
         axes.step([*number, last], [*best, best[-1]], where="post", color=_BEST, linewidth=1.4,
@@ -76,6 +74,15 @@ def _draw_trials(axes: Axes, done: pd.DataFrame, ended: pd.DataFrame, last: int)
     if len(usual):
         axes.axhline(float(usual["score"].iloc[0]), color=_DEFAULT, linewidth=1.2,
                      dashes=(5, 2), label="default settings")  # fmt: skip
+
+
+def _mark_below(axes: Axes, trials: pd.DataFrame) -> None:
+    """Triangles at the foot for trials whose score lies below the scale."""
+    bottom = axes.get_ylim()[0]
+    below = trials[trials["score"].astype(float) < bottom]
+    if len(below):
+        axes.plot(below["trial"], np.full(len(below), bottom), "v", color=REFERENCE_COLOR,
+                  markersize=5, clip_on=False, label="below the scale")  # fmt: skip
 
 
 def plot_importance(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from einthoven.console import log
 from einthoven.errors import ConfigError
-from einthoven.settings import Settings
+from einthoven.settings import Settings, allowed_values
 from einthoven.tracking.trackers import parse_tracking
 from einthoven.tuning.devices import TrialDevice, device_here
 from einthoven.tuning.on_ray import gathered_crew, refuse_sqlite_between_machines
 from einthoven.tuning.results import search_summary, write_figures, write_progress
 from einthoven.tuning.space import choose_space, space_as_toml
-from einthoven.tuning.storage import open_storage, storage_in_words, study_name
+from einthoven.tuning.storage import JOURNAL_SUFFIX, open_storage, storage_in_words, study_name
 from einthoven.tuning.study import Search, join_study
 from einthoven.tuning.working import search_facts, work_on
 
@@ -91,6 +91,12 @@ def check_search_settings(settings: Settings) -> None:
         ConfigError: says what to do instead.
     """
     parse_tracking(settings.tracking)
+    given = settings.study_storage
+    if given and not given.endswith(JOURNAL_SUFFIX) and "://" not in given:
+        raise ConfigError(
+            f"STUDY_STORAGE is {given}; allowed is {allowed_values('study_storage')}. Anything "
+            "else would be a search that no other process sees"
+        )
     if settings.fresh:
         raise ConfigError(
             "FRESH would delete trials that other processes may be at; begin a search anew under "

@@ -24,7 +24,6 @@ from einthoven.tuning.on_ray import gathered_crew
 from einthoven.tuning.results import number_of_best
 from einthoven.tuning.storage import study_name, tuning_dir
 
-CONFIRMATION_KEYS = ("seeds", "metric", "half", "by_seed", "mean", "difference_sd_over_seeds")
 CONFIRMED_SCORES: tuple[ScoreName, ...] = (
     ("auroc", "macro"), ("average_precision", "macro"), ("f1", "macro"),
 )  # fmt: skip

@@ -7,7 +7,6 @@ second searcher, with notes of its own that know nothing of a process outside th
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.cluster.connection import connected_ray
-from einthoven.cluster.desk import (
-    LineHandler,
-    NotedError,
-    described_error,
-    noted_error,
-    open_desk,
-)
+from einthoven.cluster.desk import NotedError, described_error, noted_error, open_desk
 from einthoven.cluster_training import (
     SECONDS_BETWEEN_WARNINGS,
     WorkerPlan,
@@ -30,29 +23,31 @@ from einthoven.cluster_training import (
     plan_workers,
     resources_in_words,
 )
-from einthoven.console import log, plural, setup_logging
-from einthoven.errors import ConfigError, ProcessLost, RunStopped
-from einthoven.interruption import held_signals
+from einthoven.console import log, plural
+from einthoven.errors import ConfigError, ProcessLost
 from einthoven.settings import Settings
 from einthoven.tuning.devices import (
     TrialDevice,
     common_device,
     device_here,
     device_in_words,
-    refuse_other_device,
+)
+from einthoven.tuning.ray_calls import (
+    SECONDS_BETWEEN_LINES,
+    Place,
+    Probe,
+    WatchedCalls,
+    call_in_task,
 )
 from einthoven.tuning.space import Space
-from einthoven.tuning.storage import open_storage, storage_place
+from einthoven.tuning.storage import open_storage, storage_errors, storage_place
 from einthoven.tuning.study import Search, join_study
 from einthoven.tuning.working import search_facts, work_on
 
 # Times that a process is started again after it was killed; its trial is gone on with.
 MAX_WORKER_RESTARTS = 20
-SECONDS_BETWEEN_LINES = 0.5
 # Once one machine has said what it trains on, others may be busy: their processes are asked anyway.
 SECONDS_FOR_OTHERS = 30.0
-
-Probe = Callable[[Settings], TrialDevice]
 
 
 @dataclass(frozen=True)
@@ -88,53 +83,47 @@ class Crew:
             device_in_words(self.device),
         )
         call = (search.settings, dict(search.space), dict(origins))
-        self.call(search_in_task, [call] * self.plan.count)
+        self.call(search_in_task, [call] * self.plan.count, lambda: has_all_trials(search))
 
-    def call(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def call(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        is_over: Callable[[], bool] | None = None,
+    ) -> list[Any]:
         """The results of a function that is called in these processes, each at one call a time.
 
         Args:
             function: takes settings, plain values, and the device of all trials.
             calls: its arguments, without the last.
+            is_over: whether what all calls are for is done; without it each has to be done.
 
         Returns:
             A `NotedError` in place of the result where a process alone was told to stop.
 
         Raises:
-            EinthovenError: the first that a call has met.
-            ProcessLost: processes of the cluster died again and again.
-            RunStopped: Ctrl-C or SIGTERM came.
+            EinthovenError: as `WatchedCalls.results`.
         """
-        desk, n_at_once = open_desk(self.ray), self.plan.count
+        desk = open_desk(self.ray)
         place = Place(str(Path.cwd()), desk, self.device, self.probe)
-        given = resources_of(self.plan)
-        worker = self.ray.remote(max_retries=MAX_WORKER_RESTARTS, **given)(call_in_task)
-        results: list[Any] = []
-        for first in range(0, len(calls), n_at_once):
-            tasks = [
-                worker.remote(place, function, with_whole_root(settings), *others)
-                for settings, *others in calls[first : first + n_at_once]
-            ]
-            watch_workers(self.ray, desk, tasks)
-            results += self.ray.get(tasks)
-        return results
+        worker = self.ray.remote(max_retries=MAX_WORKER_RESTARTS, **resources_of(self.plan))(
+            call_in_task
+        )
+
+        def start(number: int, node: str) -> Any:
+            settings, *others = calls[number]
+            there = worker.options(scheduling_strategy=node_strategy(node)) if node else worker
+            return there.remote(place, number, function, with_whole_root(settings), *others)
+
+        watched = WatchedCalls(self.ray, desk, start, len(calls), self.plan.count, is_over)
+        return watched.results()
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a process of the cluster has to know of the command, and of the others.
+def node_strategy(node: str) -> Any:
+    """Has Ray start a task on a node, as long as that node lives."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    Attributes:
-        folder: in which the command was given.
-        desk: of `open_desk`.
-        device: what all of them train on.
-        probe: says what this one trains on.
-    """
-
-    folder: str
-    desk: Any
-    device: TrialDevice
-    probe: Probe
+    return NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 def with_whole_root(settings: Settings) -> Settings:
@@ -255,6 +244,15 @@ def refuse_gpu_without_use(plan: WorkerPlan, host: str, device: TrialDevice) -> 
         )
 
 
+def has_all_trials(search: Search) -> bool:
+    """Whether nothing is left to do; not known where the storage does not answer just now."""
+    try:
+        is_at_work = bool(search.trials("WAITING", "RUNNING"))
+        return not is_at_work and len(search.counted()) >= search.settings.trials
+    except storage_errors():
+        return False
+
+
 # How many processes ------------------------------------------------------------------------------
 
 
@@ -309,70 +307,7 @@ def refuse_without_room(plan: WorkerPlan, machines: Sequence[Mapping[str, float]
         )
 
 
-# Working -----------------------------------------------------------------------------------------
-
-
-def watch_workers(ray: Any, desk: Any, running: list[Any]) -> None:
-    """Show what the processes say until they are done; pass on a signal, and the first error."""
-    failed: Exception | None = None
-    is_ending = False
-    with held_signals() as request:
-        while running:
-            done, running = ray.wait(running, timeout=SECONDS_BETWEEN_LINES)
-            for level, line in ray.get(desk.take.remote()):
-                log.log(level, "%s", line)
-            failed = failed or next(filter(None, (error_of(ray, task) for task in done)), None)
-            if (failed or request.signal_number) and not is_ending:
-                # Raises in the task what Ctrl-C would: it saves, and puts its trial back.
-                is_ending = True
-                for task in running:
-                    ray.cancel(task)
-    if request.signal_number:
-        raise RunStopped(
-            "stopped, and all runs saved; the same command goes on from here",
-            exit_code=128 + request.signal_number,
-        )
-    if failed:
-        raise failed
-
-
-def error_of(ray: Any, task: Any) -> Exception | None:
-    """What went wrong in a task that has ended, as the error to raise."""
-    try:
-        result = ray.get(task)
-    except ray.exceptions.TaskCancelledError:
-        return None
-    except ray.exceptions.RayError as error:
-        said = str(error).strip().split("\n")[0]
-        return ProcessLost(
-            f"processes of the cluster died again and again ({said}); the same command goes on"
-        )
-    if not isinstance(result, NotedError) or result.kind is RunStopped:
-        return None
-    return noted_error(result)
-
-
 # In each process of the cluster -------------------------------------------------------------------
-
-
-def call_in_task(
-    place: Place, function: Callable[..., Any], settings: Settings, *others: Any
-) -> Any | NotedError:
-    """Call a function as one process of the cluster; an error is returned, as plain values."""
-    if Path(place.folder).is_dir():
-        os.chdir(place.folder)
-    setup_logging(settings.quiet)
-    log.handlers[:] = [LineHandler(place.desk.tell.remote)]
-    try:
-        refuse_other_device(place.device, place.probe(settings))
-        return function(settings, *others, place.device)
-    except Exception as error:
-        return described_error(error)
-    finally:
-        import ray
-
-        # What was told last has arrived once this is answered.
-        ray.get(place.desk.silent_seconds.remote())
 
 
 def search_in_task(
@@ -380,5 +315,5 @@ def search_in_task(
 ) -> None:
     """Work on a search that was begun where the command was given."""
     facts = search_facts(settings, space, device)
-    with open_storage(settings) as storage:
-        work_on(join_study(settings, space, facts, storage), origins)
+    with open_storage(settings, may_begin=False) as storage:
+        work_on(join_study(settings, space, facts, storage, may_begin=False), origins)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,7 +232,18 @@ def training_command(search: Search, path: Path) -> str:
     root = search.settings.root
     where = [] if root.resolve() == Path.cwd() else ["--root", str(root)]
     named = ["--config", str(path), "--run-name", f"{search.name}-best"]
-    return shlex.join(["einthoven", "train", *where, *named])
+    return quoted_command(["einthoven", "train", *where, *named], os.name == "nt")
+
+
+def quoted_command(words: Sequence[str], for_windows: bool) -> str:
+    """A command as one pastes it into a shell; Windows' does not know single quotes.
+
+    >>> quoted_command(["einthoven", "train", "--root", "my data"], for_windows=False)
+    "einthoven train --root 'my data'"
+    >>> quoted_command(["einthoven", "train", "--root", "my data"], for_windows=True)
+    'einthoven train --root "my data"'
+    """
+    return subprocess.list2cmdline(words) if for_windows else shlex.join(words)
 
 
 def log_best(search: Search, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,12 +56,10 @@ def storage_place(settings: Settings) -> str:
     given = settings.study_storage
     if not given:
         return f"sqlite:///{(tuning_dir(settings) / 'study.db').as_posix()}"
-    if given.endswith(JOURNAL_SUFFIX) or "://" in given:
-        # SQLAlchemy would look for an older driver by itself.
-        for plain in ("postgresql://", "postgres://"):
-            given = given.replace(plain, "postgresql+psycopg://", 1)
-        return given
-    return f"sqlite:///{Path(given).as_posix()}"
+    # SQLAlchemy would look for an older driver by itself.
+    for plain in ("postgresql://", "postgres://"):
+        given = given.replace(plain, "postgresql+psycopg://", 1)
+    return given
 
 
 def storage_in_words(settings: Settings) -> str:
@@ -68,16 +67,33 @@ def storage_in_words(settings: Settings) -> str:
     return without_password(settings.study_storage) or str(tuning_dir(settings) / "study.db")
 
 
+def unseen_study(settings: Settings) -> ConfigError:
+    """What to say where a study that was begun elsewhere is not to be found."""
+    return ConfigError(
+        f"machine {platform.node()} does not see the study {study_name(settings)!r} in "
+        f"{storage_in_words(settings)}; put STUDY_STORAGE on a disk that all machines of the "
+        "cluster see, by its whole path, or in a database"
+    )
+
+
 @contextmanager
-def open_storage(settings: Settings) -> Iterator[BaseStorage]:
-    """The storage of a search, made where there is none.
+def open_storage(settings: Settings, may_begin: bool = True) -> Iterator[BaseStorage]:
+    """The storage of a search.
+
+    Args:
+        may_begin: whether it is made where there is none.
 
     Raises:
-        ConfigError: Optuna or a database's driver is not installed, or the URL makes no sense.
+        ConfigError: Optuna or a database's driver is not installed, the URL makes no sense, or
+            there is no such file and none may be made.
         DataError: it cannot be reached.
     """
     optuna, place = import_optuna(), storage_place(settings)
     told = storage_in_words(settings)
+    path = Path(place.removeprefix("sqlite:///"))
+    if not may_begin and (path.suffix == JOURNAL_SUFFIX or place.startswith("sqlite")):
+        if not path.exists():
+            raise unseen_study(settings)
     storage: Any = None
     try:
         if place.endswith(JOURNAL_SUFFIX):
@@ -171,7 +187,10 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 def _first_line(error: BaseException, settings: Settings) -> str:
     """What went wrong, without the password that a driver may have put there."""
-    told = without_password(str(error.__cause__ or error).strip().splitlines()[0])
+    cause = error.__cause__ or error
+    # Some errors, such as a lock's that ran out of time, have no text.
+    said = str(cause).strip().splitlines() or [type(cause).__name__]
+    told = without_password(said[0])
     given = settings.study_storage
     if without_password(given) == given:
         return told

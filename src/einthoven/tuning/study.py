@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from einthoven.tuning.storage import (
     storage_in_words,
     storage_place,
     study_name,
+    unseen_study,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ SECONDS_BETWEEN_SIGNS = 10.0
 SECONDS_UNTIL_LOST = 60.0
 SECONDS_FOR_FACTS = 20.0
 FACTS = "einthoven"
+
+# What a trial that was ended to be put back is marked with, and the one that is in its place.
+PUT_BACK = "put_back"
+AFTER = "after"
 
 # So many times in a row a trial may end without a signal, and without an epoch more than before.
 MOST_TRIES = 3
@@ -75,32 +80,48 @@ class Search:
 
 
 def join_study(
-    settings: Settings, space: Space, facts: Mapping[str, str], storage: BaseStorage
+    settings: Settings,
+    space: Space,
+    facts: Mapping[str, str],
+    storage: BaseStorage,
+    may_begin: bool = True,
 ) -> Search:
     """Open the study, or begin it with the settings in force as its first trial.
 
     Args:
         facts: everything beside the space that a trial's score depends on.
+        may_begin: not where another machine has begun it. One that does not see it would search by
+            itself, in the same folders of runs.
 
     Raises:
-        ConfigError: the study of this name is another search.
+        ConfigError: the study of this name is another search, or not there and not to be begun.
     """
-    optuna, name = import_optuna(), study_name(settings)
+    optuna = import_optuna()
     facts = dict(facts) | {f"space of {k}": v for k, v in space_in_words(space).items()}
-    tools = {"sampler": NumberedSampler(settings.seed), "pruner": make_pruner(settings)}
+    named = {
+        "study_name": study_name(settings), "storage": storage,
+        "sampler": NumberedSampler(settings.seed), "pruner": make_pruner(settings),
+    }  # fmt: skip
+    if may_begin:
+        with suppress(optuna.exceptions.DuplicatedStudyError):
+            study = optuna.create_study(direction="maximize", **named)
+            put_first_trial(study, settings, space)
+            study.set_user_attr(FACTS, facts)
+            return Search(settings, space, study, storage)
     try:
-        study = optuna.create_study(study_name=name, storage=storage, direction="maximize", **tools)
-    except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(study_name=name, storage=storage, **tools)
-        refuse_other_search(settings, wait_for_facts(study, settings), facts)
-        search = Search(settings, space, study, storage)
-        warn_of_other_machines(search)
-        return search
+        study = optuna.load_study(**named)
+    except KeyError:
+        raise unseen_study(settings) from None
+    refuse_other_search(settings, wait_for_facts(study, settings), facts)
+    search = Search(settings, space, study, storage)
+    warn_of_other_machines(search)
+    return search
+
+
+def put_first_trial(study: Study, settings: Settings, space: Space) -> None:
+    """Have the settings in force tried before all others, as far as they are of the space."""
     start = start_of(space, settings)
-    is_default = set(start) == set(space)
-    study.enqueue_trial(start, user_attrs={"is_default": is_default})
-    study.set_user_attr(FACTS, facts)
-    return Search(settings, space, study, storage)
+    study.enqueue_trial(start, user_attrs={"is_default": set(start) == set(space)})
 
 
 def wait_for_facts(study: Study, settings: Settings) -> dict[str, str]:
@@ -197,6 +218,8 @@ def next_trial(search: Search) -> Trial | None:
     """
     for lost in lost_trials(search):
         hand_on(search, lost.number, "its process has died", is_blamed=True)
+    for left in left_behind(search):
+        put_trial_back(search, left)
     n_trials = search.settings.trials
     if not search.trials("WAITING") and len(search.counted()) >= n_trials:
         return None
@@ -205,6 +228,9 @@ def next_trial(search: Search) -> Trial | None:
     if len(before) >= n_trials:
         search.study.tell(trial, state=_state("FAIL"))
         return None
+    if has_earlier_twin(search, trial):
+        search.study.tell(trial, state=_state("FAIL"))
+        return next_trial(search)
     trial.set_user_attr("worker", f"{platform.node()}, process {os.getpid()}")
     return trial
 
@@ -255,6 +281,9 @@ def hand_on(search: Search, number: int, why: str, is_blamed: bool = False) -> N
         if is_failed:
             told = f"ended {MOST_TRIES} times, the last time because {why}"
             search.storage.set_trial_user_attr(trial_id, "why", told)
+        else:
+            # Should this process be killed before it has put the trial back, another one does it.
+            search.storage.set_trial_user_attr(trial_id, PUT_BACK, tries)
         # Only one of several processes can end it.
         state = _state("PRUNED" if is_failed else "FAIL")
         search.storage.set_trial_state_values(trial_id, state=state)
@@ -263,10 +292,40 @@ def hand_on(search: Search, number: int, why: str, is_blamed: bool = False) -> N
     if is_failed:
         log.error("Trial %d has failed: it has %s", number + 1, told)
         return
+    put_trial_back(search, search.trials()[number])
+    log.info("Trial %d is put back to be gone on with: %s", number + 1, why)
+
+
+def put_trial_back(search: Search, trial: FrozenTrial) -> None:
+    """Put a trial in the place of one that was ended, to go on with its run."""
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     kept = {k: v for k, v in trial.user_attrs.items() if k in ("run", "is_default")}
-    search.study.enqueue_trial(params, user_attrs=kept | tries)
-    log.info("Trial %d is put back to be gone on with: %s", number + 1, why)
+    tries = trial.user_attrs[PUT_BACK]
+    search.study.enqueue_trial(params, user_attrs={**kept, **tries, AFTER: trial.number})
+
+
+def left_behind(search: Search) -> list[FrozenTrial]:
+    """Trials that were ended to be put back, by a process that was killed in between.
+
+    Or that is about to do it: then there are twins, of which the later one steps back.
+    """
+    trials = search.trials()
+    followed = {trial.user_attrs.get(AFTER) for trial in trials}
+    return [
+        trial for trial in trials
+        if trial.state.name == "FAIL" and PUT_BACK in trial.user_attrs
+        and trial.number not in followed
+    ]  # fmt: skip
+
+
+def has_earlier_twin(search: Search, trial: Trial) -> bool:
+    """Whether another trial was put in the same one's place before this one was."""
+    after = trial.user_attrs.get(AFTER)
+    return after is not None and any(
+        other.user_attrs.get(AFTER) == after
+        for other in search.trials()
+        if other.number < trial.number
+    )
 
 
 def count_tries(trial: FrozenTrial, is_blamed: bool) -> dict[str, int]:

@@ -6,7 +6,7 @@ import errno
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,14 +210,21 @@ def note_scores(search: Search, trial: Trial, settings: Settings) -> None:
 
 def best_trial(search: Search) -> FrozenTrial | None:
     """The finished trial with the highest score; of equals the first."""
-    finished = search.trials("COMPLETE")
+    return best_of(search.trials())
+
+
+def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """As `best_trial`, of trials that have been read."""
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
     return max(finished, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 def remove_bulky_files(search: Search) -> None:
     """Delete models and checkpoints of all trials that are over, but for the best one's."""
-    best = best_trial(search)
-    for trial in search.trials("COMPLETE", "PRUNED"):
+    # Read once: another process may finish a better one at any moment.
+    over = search.trials("COMPLETE", "PRUNED")
+    best = best_of(over)
+    for trial in over:
         if trial is not best and "run" in trial.user_attrs:
             folder = Workspace(search.settings.root, trial.user_attrs["run"]).checkpoints_dir
             unlink_all(folder)
