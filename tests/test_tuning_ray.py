@@ -319,7 +319,9 @@ def begin_study_of(settings: Settings) -> None:
         join_study(settings, {}, search_facts(settings, {}, device_here(settings)), storage)
 
 
-@pytest.mark.parametrize("place", ["search.journal", "deeper/search.journal", "search.db"])
+@pytest.mark.parametrize(
+    "place", ["search.journal", "deeper/search.journal", "sqlite:///search.db"]
+)
 def test_a_machine_that_does_not_see_the_study_s_file_begins_none(tmp_path, monkeypatch, place):
     write_tiny_store(tmp_path)
     (tmp_path / "elsewhere").mkdir()

@@ -8,7 +8,6 @@ column has is kept once, and numbers stand for the rest.
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import json
 import os
@@ -44,15 +43,10 @@ def texts_of(column: pd.Series[Any]) -> Texts:
 def release_freed() -> None:
     """Give back to the system what Arrow and the C library have freed; they would keep it."""
     pa.default_memory_pool().release_unused()
-    trim = _trim_of_c_library()
+    # glibc's own; other C libraries have none.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
-
-
-@functools.cache
-def _trim_of_c_library() -> Any:
-    # glibc's own; other C libraries have none.
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 def taken(values: np.ndarray, rows: np.ndarray, dtype: Any) -> np.ndarray:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
 import os
 import re
-import tempfile
-import threading
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,14 +96,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     one and never a part. On an error the old file stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    beside = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
+    # Of the usual mode, for shared disks; tempfile's are for their owner alone.
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield beside
         sync_file(beside)
-        # mkstemp makes files that only their owner can read; shared disks need the usual mode.
-        beside.chmod(0o666 & ~_umask())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -115,18 +111,6 @@ def sync_file(path: Path) -> None:
     """Wait until a file's bytes have reached the disk."""
     with path.open("rb+") as written:
         os.fsync(written.fileno())
-
-
-_UMASK_LOCK = threading.Lock()
-
-
-@functools.cache
-def _umask() -> int:
-    # It can only be read by setting it, and belongs to all threads.
-    with _UMASK_LOCK:
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:
