@@ -24,9 +24,23 @@ import pytest
 from fake_ecgs import fake_ecg
 from wfdb_samples import write_record
 
+from einthoven.download import fetching, patience
 from einthoven.sources import SOURCES
 
 Fault = Callable[["ArchiveHandler", bytes, int], bool]
+
+
+HURRIED = patience.Patience(
+    tries=3, first_wait=0.01, longest_wait=0.02, connect=2, read=5, host_seconds=0
+)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask this server itself, and wait for nothing longer than a test may."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(fetching, "DEFAULT_PATIENCE", HURRIED)
 
 
 class ArchiveServer(ThreadingHTTPServer):

@@ -23,6 +23,7 @@ from download_server import (
     answers,
     corrupts,
     drops_after,
+    hurry,
     publish_sums,
     serving,
     write_challenge,
@@ -46,17 +47,11 @@ from einthoven.settings import Settings
 from einthoven.store import open_store
 
 PROJECT = Path(__file__).resolve().parents[1]
-HURRIED = patience.Patience(
-    tries=3, first_wait=0.01, longest_wait=0.02, connect=2, read=5, host_seconds=0
-)
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(fetching, "DEFAULT_PATIENCE", HURRIED)
+    hurry(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import zipfile
 import pytest
 from download_server import (
     answers,
+    hurry,
     publish_sums,
     serving,
     write_challenge,
@@ -35,17 +36,10 @@ from einthoven.readers.registry import find_archives, index_archive
 from einthoven.settings import Settings
 from einthoven.sources import SOURCES
 
-HURRIED = patience.Patience(
-    tries=3, first_wait=0.01, longest_wait=0.02, connect=2, read=5, host_seconds=0
-)
-
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(fetching, "DEFAULT_PATIENCE", HURRIED)
+    hurry(monkeypatch)
 
 
 @pytest.fixture(scope="module")

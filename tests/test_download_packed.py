@@ -7,27 +7,21 @@ import shutil
 import zipfile
 
 import pytest
-from download_server import answers, publish_sums, serving, write_sph, write_tar
+from download_server import answers, hurry, publish_sums, serving, write_sph, write_tar
 
-from einthoven.download import fetching, packed, patience, unpacking
+from einthoven.download import packed, unpacking
 from einthoven.download.command import download_archives
 from einthoven.download.outcome import Wanted
 from einthoven.download.telling import download_summary
 from einthoven.errors import DownloadError
 from einthoven.settings import Settings
 
-HURRIED = patience.Patience(
-    tries=3, first_wait=0.01, longest_wait=0.02, connect=2, read=5, host_seconds=0
-)
 TAR = ".download/records.tar.gz"
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(fetching, "DEFAULT_PATIENCE", HURRIED)
+    hurry(monkeypatch)
 
 
 @pytest.fixture

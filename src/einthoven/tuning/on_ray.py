@@ -119,11 +119,11 @@ class Crew:
         return watched.results()
 
 
-def node_strategy(node: str) -> Any:
-    """Has Ray start a task on a node, as long as that node lives."""
+def node_strategy(node: str, *, soft: bool = True) -> Any:
+    """Has Ray start a task on a node; ``soft``: elsewhere, if that node has died."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node, soft=True)
+    return NodeAffinitySchedulingStrategy(node, soft=soft)
 
 
 def with_whole_root(settings: Settings) -> Settings:
@@ -179,12 +179,10 @@ def ask_machines(
         ConfigError: the machines differ, or cannot use what Ray promises.
         ProcessLost: none answers, for all have died.
     """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     asked = {}
     for node in nodes:
         if count_room(plan, [node["Resources"]]):
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            there = node_strategy(node["NodeID"], soft=False)
             ask = ray.remote(**resources_of(plan), scheduling_strategy=there)(probe_in_task)
             asked[ask.remote(settings, probe)] = node["NodeManagerHostname"]
     found = []
